@@ -1,0 +1,165 @@
+"""Payload: the finished event, as it waits in an outbox and travels to PostHog (spec §11).
+
+A leaf. A payload is final and already private; nothing behind this type looks into it again, and
+the protocols only join its bytes. `finish` makes one from a finished event that server code hands
+to `analytics.outbox.put([event])`.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid as uuids
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+import msgspec
+
+_encode = msgspec.json.Encoder().encode
+
+#: `properties` keys of PostHog's v0 that are options of its v1 (posthog-contract.md, v1).
+OPTION_OF_PROPERTY = {
+    "$process_person_profile": "process_person_profile",
+    "$cookieless_mode": "cookieless_mode",
+    "$ignore_sent_at": "disable_skew_correction",
+    "$product_tour_id": "product_tour_id",
+}
+
+
+class Payload(msgspec.Struct, frozen=True):
+    """One finished event.
+
+    Args:
+        event: the event's name.
+        uuid: a UUID in its 36-character form; with event, timestamp and distinct_id it is what
+            PostHog deduplicates on, so it never changes on a retry.
+        distinct_id: at most 200 characters, never empty.
+        timestamp: RFC 3339, UTC, milliseconds, `2026-11-24T04:03:00.123Z`.
+        properties: a JSON object as encoded UTF-8 bytes.
+        options: PostHog's v1 options that are set, such as `{"process_person_profile": False}`.
+    """
+
+    event: str
+    uuid: str
+    distinct_id: str
+    timestamp: str
+    properties: bytes
+    options: dict[str, Any] = {}
+
+    @property
+    def size(self) -> int:
+        """About how many bytes this payload takes in a batch."""
+        return len(self.properties) + len(self.event) + len(self.distinct_id) + 160
+
+
+def rfc3339(moment: datetime) -> str:
+    """Return an aware datetime as UTC with milliseconds (spec §4).
+
+    >>> rfc3339(datetime(2026, 11, 24, 4, 3, 0, 123456, tzinfo=timezone.utc))
+    '2026-11-24T04:03:00.123Z'
+    """
+    utc = moment.astimezone(timezone.utc)
+    return f"{utc:%Y-%m-%dT%H:%M:%S}.{utc.microsecond // 1000:03d}Z"
+
+
+def joined(first: bytes, second: bytes) -> bytes:
+    """Join two encoded JSON objects into one without decoding either.
+
+    >>> joined(b'{"a":1}', b'{"b":2}')
+    b'{"a":1,"b":2}'
+    """
+    if first == b"{}":
+        return second
+    if second == b"{}":
+        return first
+    return first[:-1] + b"," + second[1:]
+
+
+_REQUIRED = ("event", "distinct_id")
+_KNOWN = {"event", "distinct_id", "properties", "uuid", "timestamp", "options"}
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def finish(event: Mapping[str, Any], added: Mapping[str, Any]) -> Payload:
+    """Return the payload of a finished event (spec §11, `analytics.outbox.put`).
+
+    Args:
+        event: `{"event", "distinct_id", "properties"?, "uuid"?, "timestamp"?, "options"?}`. A
+            missing uuid is made (version 4); a timestamp is an aware `datetime` or RFC 3339 text
+            and leaves as the same instant in UTC; a missing one is now.
+        added: properties that every payload carries; the event's own values win.
+
+    Raises:
+        TypeError: a field has the wrong type.
+        ValueError: a field is missing, empty, too long, unknown or can't be encoded as JSON.
+    """
+    if unknown := sorted(set(event) - _KNOWN):
+        raise ValueError(f"unknown field in a finished event: {', '.join(map(repr, unknown))}")
+    for name in _REQUIRED:
+        value = event.get(name)
+        if not isinstance(value, str):
+            raise TypeError(f"{name!r} of a finished event must be a string")
+        if not value.strip() or len(value) > 200:
+            raise ValueError(f"{name!r} of a finished event must have 1 to 200 characters")
+    properties = event.get("properties") or {}
+    if not isinstance(properties, Mapping):
+        raise TypeError("'properties' of a finished event must be a mapping")
+    options = {**(event.get("options") or {})}
+    kept = {**added, **properties}
+    for key, option in OPTION_OF_PROPERTY.items():
+        if key in kept:
+            options.setdefault(option, kept.pop(key))
+    return Payload(
+        event=_SURROGATES.sub("\ufffd", event["event"]),
+        uuid=_uuid_of(event.get("uuid")),
+        distinct_id=_SURROGATES.sub("\ufffd", event["distinct_id"]),
+        timestamp=_timestamp_of(event.get("timestamp")),
+        properties=_encoded(kept),
+        options=options,
+    )
+
+
+def _encoded(properties: dict[str, Any]) -> bytes:
+    try:
+        return _encode(properties)
+    except UnicodeEncodeError:
+        return _encode(_mended(properties))
+
+
+def _mended(value: Any) -> Any:
+    """Return the value with unpaired surrogates, which UTF-8 can't hold, as U+FFFD."""
+    if isinstance(value, str):
+        return _SURROGATES.sub("\ufffd", value)
+    if isinstance(value, Mapping):
+        return {_mended(key): _mended(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_mended(item) for item in value]
+    return value
+
+
+def _uuid_of(value: object) -> str:
+    if value is None:
+        return str(uuids.uuid4())
+    if isinstance(value, uuids.UUID):
+        return str(value)
+    if not isinstance(value, str):
+        raise TypeError("'uuid' of a finished event must be a string or a UUID")
+    try:
+        return str(uuids.UUID(value))
+    except ValueError:
+        raise ValueError("'uuid' of a finished event is no UUID") from None
+
+
+def _timestamp_of(value: object) -> str:
+    if value is None:
+        return rfc3339(datetime.now(timezone.utc))
+    if isinstance(value, str):
+        try:
+            value = msgspec.convert(value, datetime)
+        except msgspec.ValidationError:
+            raise ValueError("'timestamp' of a finished event is not RFC 3339") from None
+    if not isinstance(value, datetime):
+        raise TypeError("'timestamp' of a finished event must be a datetime or RFC 3339 text")
+    if value.tzinfo is None:
+        raise ValueError("'timestamp' of a finished event needs a time zone")
+    return rfc3339(value)
