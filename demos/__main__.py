@@ -156,7 +156,10 @@ def _run(given: argparse.Namespace) -> int:
                 **fields,
             )
             _say(given.host, bound.getsockname()[1], inbox.url, analytics.settings.disabled_by)
-            HOSTS[given.host](analytics, bound)
+            try:
+                HOSTS[given.host](analytics, bound)
+            finally:
+                analytics.close()  # what waits still reaches the inbox
     finally:
         receipts.close()
         inbox.close()

@@ -55,7 +55,12 @@ def create_app(analytics: Analytics, story: Story | None = None) -> Starlette:
         ],
         exception_handlers={404: not_found},
     )
-    app.add_middleware(AnalyticsMiddleware, analytics=analytics, user=user_from_scope)
+    app.add_middleware(
+        AnalyticsMiddleware,
+        analytics=analytics,
+        user=user_from_scope,
+        user_blocks=False,  # it only looks into memory, so it needs no thread
+    )
     app.add_middleware(
         SessionMiddleware,
         secret_key=secrets.token_hex(32),  # signs who is signed in; a restart signs all out

@@ -375,9 +375,11 @@ class App:
 
     def agent_view(self, agent: Agent) -> JSON:
         """Return an agent as the page and the events need it."""
+        shown = asdict(agent)
+        del shown["answer"]  # known once the agent has run
         return {
             "id": self.agent_id(agent),
-            **asdict(agent),
+            **shown,
             "domains": [INTEGRATIONS[slug].domain for slug in agent.integrations],
         }
 

@@ -232,29 +232,29 @@ class Desk:
         return _json(_made(workspace, app))
 
     def catch_up(self, visit: Visit) -> Reply:
-        return self._view(self.app(visit))
+        return self._view(visit, self.app(visit))
 
     def act(self, visit: Visit) -> Reply:
         app = self.app(visit)
         word = visit.text("word")
         app.act(visit.text("entry"), visit.text("action"), self.story.now, word=word)
-        return self._view(app)
+        return self._view(visit, app)
 
     def say(self, visit: Visit) -> Reply:
         app = self.app(visit)
         if text := visit.text("message"):
             app.ask(text, self.story.now)
-        return self._view(app)
+        return self._view(visit, app)
 
     def build(self, visit: Visit) -> Reply:
         app = self.app(visit)
         app.build(self.story.now)
-        return self._view(app)
+        return self._view(visit, app)
 
     def run(self, visit: Visit) -> Reply:
         app = self.app(visit)
         run = app.run(visit.places["agent"], visit.text("prompt"), self.story.now)
-        return _json({"run": run.view(), **self.story.catch_up(app)})
+        return self._view(visit, app, run=run.view())
 
     def ask_agent(self, visit: Visit) -> Reply:
         self.here(visit)
@@ -266,8 +266,9 @@ class Desk:
         self.story.connect(workspace, person, visit.places["integration"])
         return _json({"connected": True})
 
-    def _view(self, app: App) -> Reply:
-        return _json(self.story.catch_up(app))
+    def _view(self, visit: Visit, app: App, **more: Any) -> Reply:
+        waiting = self.here(visit)[1].waiting
+        return _json({**app.catch_up(self.story.now), "waiting": waiting, **more})
 
 
 def fields_of(content_type: str, body: bytes) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def not_found(look: Look, person: Person | None) -> str:
         "Nothing here",
         el("h1", "Nothing here"),
         el("p", "This address leads nowhere, or to something that is not yours.", class_="muted"),
-        _onward("Back to where you were at home", home),
+        _onward("Go home", home),
     )
 
 
@@ -318,6 +318,7 @@ def app_chat(place: Place, app_id: str) -> Html:
         app.name,
         _app_head(place, app, "chat"),
         el("section", id="thread", class_="thread", aria_label="Chat"),
+        el("p", id="said", role="status", class_="unseen"),
         el(
             "form",
             el("label", "Ask for a change", for_="more", class_="unseen"),
@@ -573,7 +574,7 @@ def integration(place: Place, slug: str, source: str) -> Html:
         "integrations",
         el(
             "p",
-            el("a", "Integrations", href=f"{place.root}/settings/integrations"),
+            el("a", "All integrations", href=f"{place.root}/settings/integrations"),
             class_="small",
         ),
         el("h2", f"Set up {each.name}"),
@@ -597,7 +598,7 @@ def _setup_form(each: Integration) -> Html:
         [
             el(
                 "label",
-                name if needed else f"{name} (not needed)",
+                name if needed else f"{name} (optional)",
                 el(
                     "input",
                     type="password",

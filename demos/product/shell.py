@@ -152,7 +152,6 @@ def _top_bar(place: Place) -> Html:
 
 
 def _rail(place: Place, here: str) -> Html:
-    waiting = sum(app.state == "review" for app in place.workspace.apps.values())
     apps = list(place.workspace.apps.values())[:6]
     return el(
         "nav",
@@ -171,7 +170,7 @@ def _rail(place: Place, here: str) -> Html:
             _rail_link(place, here, "agents", "Agents", "agents"),
             _rail_link(place, here, "library", "Library", "library"),
             _rail_link(place, here, "available apps", "Available apps", "available", "-"),
-            _rail_link(place, here, "reviews", "Reviews", "reviews", count=waiting),
+            _rail_link(place, here, "reviews", "Reviews", "reviews", count=place.workspace.waiting),
             _rail_link(place, here, "settings", "Settings", "settings"),
         ),
         el("h2", el("a", "Apps", href=f"{place.root}/apps", data_target="apps")),
@@ -193,7 +192,7 @@ def _rail_link(
     picture: str,
     joint: str = "",
     *,
-    count: int = 0,
+    count: int | None = None,
 ) -> Html:
     path = target.replace(" ", joint)
     return el(
@@ -202,14 +201,17 @@ def _rail_link(
             "a",
             icon(picture),
             el("span", words),
-            el("span", f"{count} ", el("span", "waiting", class_="unseen"), class_="count")
-            if count
-            else None,
+            None if count is None else _count(count),
             href=f"{place.root}/{path}",
             data_target=target,
             aria_current="page" if here == target else None,
         ),
     )
+
+
+def _count(number: int) -> Html:
+    words = el("span", " waiting", class_="unseen")
+    return el("span", el("span", str(number)), words, class_="count", hidden=not number)
 
 
 def _app_link(place: Place, here: str, app: App) -> Html:

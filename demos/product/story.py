@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from demos.product.chat import JSON, App, NotHere
+from demos.product.chat import App, NotHere
 from demos.product.sample import (
     INTEGRATIONS,
     PEOPLE,
@@ -29,7 +29,7 @@ from demos.product.sample import (
     Recipe,
     Runtime,
 )
-from second_mw.user import AnalyticsUser
+from second_mw import AnalyticsUser
 
 #: Long enough to watch a build's steps tick, short enough not to wait for it.
 BUILD_SECONDS: Final = 6.0
@@ -85,6 +85,11 @@ class Workspace:
             return self.apps[app_id]
         except KeyError:
             raise NotHere(app_id) from None
+
+    @property
+    def waiting(self) -> int:
+        """How many apps wait for somebody's word."""
+        return sum(app.state == "review" for app in self.apps.values())
 
     def note(self, who: Person, what: str) -> None:
         """Write a line in the audit log, newest first."""
@@ -201,10 +206,6 @@ class Story:
             if agent.slug == slug:
                 return agent
         raise NotHere(slug)
-
-    def catch_up(self, app: App) -> JSON:
-        """Return an app's view with its news."""
-        return app.catch_up(self.now)
 
     def _app(
         self, workspace: Workspace, person: Person, name: str, recipe: Recipe, runtime: Runtime

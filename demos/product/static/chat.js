@@ -17,14 +17,14 @@ let state = { app: page.app, thread: page.thread, busy: page.busy };
 const words = { open: "Waits for you", approved: "Approved", requested_changes: "Changes asked" };
 
 function message(entry) {
-  return h("div", { class: `message ${entry.who}` }, h("p", {}, entry.text));
+  return h("div", { class: `message ${entry.who}`, tabindex: "-1" }, h("p", {}, entry.text));
 }
 
 function card(entry, title, ...body) {
   const heading = `card-${entry.id}`;
   return h(
     "article",
-    { class: `card ${entry.type}`, "aria-labelledby": heading },
+    { class: `card ${entry.type}`, "aria-labelledby": heading, tabindex: "-1" },
     h("h2", { id: heading }, title),
     ...body,
   );
@@ -249,12 +249,21 @@ function show(answer) {
   const grew = answer.thread.length > state.thread.length;
   state = answer;
   render();
-  $("#app-state").replaceChildren(
-    h("span", { class: `badge ${answer.app.state}` }, badges[answer.app.state]),
-  );
+  showState(answer);
   tell(answer);
-  if (grew) scrollToEnd();
+  if (grew) {
+    scrollToEnd();
+    $("#said").textContent = thread.lastElementChild.firstElementChild.textContent;
+  }
   if (answer.busy) follow();
+}
+
+// The app's state stands in three places: beside its name, in the rail, in the count of reviews.
+function showState({ app, waiting }) {
+  $("#app-state").replaceChildren(h("span", { class: `badge ${app.state}` }, badges[app.state]));
+  $("#rail [aria-current] .dot").className = `dot ${app.state}`;
+  $("#rail .count").hidden = !waiting;
+  $("#rail .count span").textContent = waiting;
 }
 
 const scrollToEnd = () => thread.lastElementChild.scrollIntoView({ block: "end" });
@@ -279,6 +288,8 @@ async function act(entry, action, word = "") {
   const answer = await post(`${path}/acts`, { entry: entry.id, action, word });
   usage.approvalActed(state.app, entry, action, word);
   show(answer);
+  // The button that had the focus is gone: go on where the answer is.
+  thread.lastElementChild.focus({ preventScroll: true });
 }
 
 function openApp() {
