@@ -34,6 +34,14 @@ REFUSED_DISTINCT_IDS: Final = frozenset(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a user chose under Usage data settings; None where the default was left alone."""
+
+    sharing: bool | None = None
+    anonymized: bool | None = None
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class AnalyticsUser:
     """The authenticated user of a request.

@@ -1,0 +1,257 @@
+"""Bounds and cleaning, in both modes, and the one walk over an event's properties (spec §6).
+
+`Walk` is what identified mode needs; `anonymize` makes each of its steps stricter. A walk belongs
+to one event. Nothing here knows the user.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+from second_mw.privacy import names, routes, shapes, urls
+from second_mw.privacy.catalogue import Event, Kind
+from second_mw.privacy.receipt import Line, Result
+
+MAX_KEYS: Final = 80
+MAX_ITEMS: Final = 20
+MAX_DEPTH: Final = 8
+MAX_KEY: Final = 80
+#: Beyond it JavaScript, and so an analyst's browser, no longer holds a whole number exactly.
+MAX_WHOLE: Final = 2**53
+#: A receipt is bounded like everything else: an event of 20 lists of 20 has 400 lines.
+MAX_LINES: Final = 500
+
+# Control characters but tab and newline, unpaired surrogates, and all that renders as nothing.
+_UNWANTED = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff" + names.INVISIBLE.pattern[1:-1] + "]"
+)
+_RESERVED_UNSEPARATED = names.unseparated(names.RESERVED)
+
+#: What the server says of the user in identified mode (spec §9); no property can claim another.
+CLAIMS: Final = frozenset({"user_id", "user_email", "user_name", "workspace_id", "workspace_role"})
+_CLAIMS_UNSEPARATED = names.unseparated(CLAIMS)
+
+
+class Dropped(NamedTuple):
+    """A property, or an item, that does not leave, and the rule that says so."""
+
+    rule: str
+
+
+class Kept(NamedTuple):
+    """A value as it leaves, what was done to it, and the rule that says so."""
+
+    value: Any
+    result: Result
+    rule: str
+
+
+class Key(NamedTuple):
+    """A key as it leaves, with the kind that is known of it.
+
+    `rule` is set if the property is dropped, or redacted where `secret` is. `shown` is the key as
+    a receipt or a log may name it.
+    """
+
+    name: str
+    shown: str
+    kind: Kind | None = None
+    rule: str | None = None
+    secret: bool = False
+    normal: str = ""
+
+
+def clean_text(text: str) -> str:
+    """Return the text without control, invisible and unpaired characters (spec §6)."""
+    return text if text.isascii() and text.isprintable() else _UNWANTED.sub("", text)
+
+
+def clean_key(key: str, *, top: bool) -> Key:
+    """Return what both modes make of a key; it is judged whole, before it is cut.
+
+    Args:
+        top: whether it stands at the top level, where some keys are the server's own.
+    """
+    name = clean_text(key).strip()
+    seen = names.visible(name).strip()
+    normal = names.normal_form(name)
+    rule = None
+    if not seen:
+        rule = "empty_key"
+    elif seen.startswith("$"):
+        rule = "posthog_key"
+    elif seen in names.UNSAFE:
+        rule = "unsafe_key"
+    elif top and normal.replace("_", "") in _RESERVED_UNSEPARATED:
+        rule = "reserved"
+    elif names.holds_secret(normal):
+        return Key(name[:MAX_KEY], ":key", None, "secret_key", secret=True, normal=normal)
+    return Key(name[:MAX_KEY].rstrip(), ":key", None, rule, normal=normal)
+
+
+class Walk:
+    """One event's way through the rules of identified mode (spec §6).
+
+    Args:
+        event: the event's entry in the catalogue.
+        templates: the host's own routes, None for the product's and the heuristics.
+        lines: collects the receipt, None to keep none.
+    """
+
+    def __init__(
+        self, event: Event, templates: routes.Templates | None, lines: list[Line] | None
+    ) -> None:
+        self._event = event
+        self._templates = templates
+        self._lines = lines
+
+    def properties(self, posted: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the properties as they leave."""
+        return self._object(posted, 1, "")
+
+    # Keys
+
+    def key(self, key: str, *, top: bool) -> Key:
+        """Return what becomes of a key."""
+        if top and key not in CLAIMS and (kind := self._event.properties.get(key)):
+            return Key(key, key, kind, normal=key)
+        judged = clean_key(key, top=top)
+        if top and judged.normal.replace("_", "") in _CLAIMS_UNSEPARATED:
+            return judged._replace(rule="reserved")
+        return judged._replace(shown=judged.name) if judged.rule is None else judged
+
+    # Containers
+
+    def _object(
+        self, posted: Mapping[str, Any], depth: int, path: str, known: Kind | None = None
+    ) -> dict[str, Any]:
+        kept: dict[str, Any] = {}
+        spelled: dict[str, str] = {}
+        fields = dict(known.fields) if known else {}
+        for posted_key, value in posted.items():
+            if not isinstance(posted_key, str):
+                self._note(f"{path}:key", "dropped", "unknown_type")
+                continue
+            key = self.key(posted_key, top=depth == 1)
+            if (declared := fields.get(posted_key)) is not None:
+                key = self.declared(posted_key, declared)
+            where = path + key.shown
+            if key.rule is not None and not key.secret:
+                self._note(where, "dropped", key.rule)
+                continue
+            if key.name not in kept and len(kept) >= MAX_KEYS:
+                self._note(where, "dropped", "too_many_keys")
+                continue
+            verdict = self._value(value, key, depth, where)
+            if isinstance(verdict, Dropped):
+                self._note(where, "dropped", verdict.rule)
+                continue
+            # Two keys can be one when trimmed: the one that was spelled so wins, in any order.
+            if (
+                key.name not in kept
+                or (posted_key == key.name)
+                or (spelled[key.name] != key.name and posted_key < spelled[key.name])
+            ):
+                kept[key.name] = verdict.value
+                spelled[key.name] = posted_key
+            self._note(where, verdict.result, verdict.rule)
+        return kept
+
+    def _list(self, posted: Iterable[Any], key: Key, depth: int, path: str) -> list[Any]:
+        kept: list[Any] = []
+        item_kind = key.kind.item if key.kind is not None and key.kind.name == "list" else None
+        item_key = key._replace(kind=item_kind)
+        for index, item in enumerate(posted):
+            where = f"{path}[{index}]"
+            if len(kept) >= MAX_ITEMS:
+                self._note(where, "dropped", "too_many_items")
+                break
+            verdict = self._value(item, item_key, depth, where)
+            if isinstance(verdict, Dropped):
+                self._note(where, "dropped", verdict.rule)
+                continue
+            kept.append(verdict.value)
+            if verdict.result != "kept":
+                self._note(where, verdict.result, verdict.rule)
+        return kept
+
+    # Values
+
+    def _value(self, value: Any, key: Key, depth: int, path: str) -> Kept | Dropped:
+        if value is None:
+            return Kept(None, "kept", "empty")
+        if key.secret:
+            return Kept("[redacted:secret]", "redacted", "secret_key")
+        if isinstance(value, str):
+            return self.text(value, key)
+        if isinstance(value, bool):
+            return Kept(bool(value), "kept", "flag")
+        if isinstance(value, int | float):
+            return self.number(value, key)
+        if isinstance(value, Mapping):
+            if depth >= MAX_DEPTH:
+                return Dropped("too_deep")
+            known = key.kind if key.kind is not None and key.kind.name == "object" else None
+            inner = self._object(value, depth + 1, f"{path}.", known)
+            return Kept(inner, "kept", "container")
+        if isinstance(value, list | tuple | set | frozenset):
+            if depth >= MAX_DEPTH:
+                return Dropped("too_deep")
+            return Kept(self._list(value, key, depth + 1, path), "kept", "container")
+        return Dropped("unknown_type")
+
+    def declared(self, key: str, kind: Kind) -> Key:
+        """Return what becomes of a key that an Object's kind declares."""
+        return Key(key, key, kind, normal=names.normal_form(key))
+
+    def text(self, value: str, key: Key) -> Kept | Dropped:
+        """Return a string as it leaves."""
+        text = clean_text(value)
+        if key.kind is not None and key.kind.name == "route":
+            return Kept(routes.route_shape(text, self._templates), "kept", "route")
+        without, secrets = shapes.redact_secrets(text)
+        cleaned = urls.clean_urls(without)
+        bounded = cleaned[: self._event.max_text]
+        if secrets:
+            return Kept(bounded, "redacted", "secret")
+        if bounded is not cleaned and len(bounded) < len(cleaned):
+            return Kept(bounded, "bounded", "cut")
+        if cleaned != without:
+            return Kept(bounded, "bounded", "url")
+        if text != value:
+            return Kept(bounded, "bounded", "cleaned")
+        return Kept(bounded, "kept", "identified")
+
+    def number(self, value: float, key: Key) -> Kept | Dropped:
+        """Return a number as it leaves."""
+        if isinstance(value, float):
+            if not math.isfinite(value):
+                return Dropped("not_finite")
+            return Kept(float(value), "kept", self._rule_of(key))
+        if not -MAX_WHOLE <= value <= MAX_WHOLE:
+            return Dropped("too_large_number")
+        # What the catalogue declares a count is one, whatever its digits.
+        if not is_number_kind(key.kind) and (kind := shapes.number_shape(value)):
+            return Kept(f"[redacted:{kind}]", "redacted", "shape")
+        return Kept(int(value), "kept", self._rule_of(key))
+
+    def _rule_of(self, key: Key) -> str:
+        return key.kind.name if key.kind is not None and is_number_kind(key.kind) else "number"
+
+    # The receipt
+
+    def _note(self, path: str, result: Result, rule: str) -> None:
+        if self._lines is not None and len(self._lines) < MAX_LINES:
+            self._lines.append(Line(path, result, rule))
+
+
+def is_number_kind(kind: Kind | None) -> bool:
+    """Whether a number is what the catalogue declares here."""
+    while kind is not None:
+        if kind.name in ("count", "duration"):
+            return True
+        kind = kind.alternative
+    return False
