@@ -79,15 +79,22 @@ class Refused(AnalyticsError):
         code: a key of `REFUSALS`.
         retry_after: seconds until it may be tried again, for 429 and 503.
         allow: the methods of an `Allow` header, for 405.
+        counted: the counter in `stats()` that it adds to, beside the one of its code.
     """
 
     def __init__(
-        self, code: Code, *, retry_after: float | None = None, allow: str | None = None
+        self,
+        code: Code,
+        *,
+        retry_after: float | None = None,
+        allow: str | None = None,
+        counted: str | None = None,
     ) -> None:
         super().__init__(code)
         self.code: Code = code
         self.retry_after = retry_after
         self.allow = allow
+        self.counted = counted
 
     @property
     def status(self) -> int:

@@ -1,0 +1,400 @@
+"""Analytics: the one object that a host makes. It wires the rooms and decides nothing (spec §2)."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import hmac
+import logging
+import os
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from second_mw.endpoint import Endpoint, finished, settle, workspace_named
+from second_mw.errors import Code, OutboxUnavailable, PreferencesUnavailable, Refused
+from second_mw.outbox.outbox import Outbox, open_store
+from second_mw.preferences.base import Preferences
+from second_mw.privacy.catalogue import Catalogue
+from second_mw.privacy.mode import STORE_FAILED, own_word, standing
+from second_mw.privacy.pipeline import Pipeline, Posted
+from second_mw.settings import Settings
+from second_mw.tally import Tally
+from second_mw.user import AnalyticsUser
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from second_mw.asgi import AnalyticsMiddleware as ASGIMiddleware
+    from second_mw.asgi import ASGIApp
+    from second_mw.forwarder.dispatcher import Forwarder
+    from second_mw.resolver import UserCallable
+    from second_mw.settings import SettingsFields
+    from second_mw.wsgi import AnalyticsMiddleware as WSGIMiddleware
+    from second_mw.wsgi import WSGIApp
+
+logger = logging.getLogger("second_mw")
+
+# Every living instance, so that a forked child and an ending process find them.
+_instances: weakref.WeakSet[Analytics] = weakref.WeakSet()
+_hooks = {"installed": False}
+
+
+class Flushed(NamedTuple):
+    """What a flush did: how many events are out, and how many are not."""
+
+    out: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """What became of a `capture`; true if the outbox has the event.
+
+    Args:
+        uuid: the event's uuid, None unless it was accepted.
+        code: why it was not accepted: a code of spec §4, or `disabled`, `suppressed` (the user
+            does not share usage data) or `on_event` (the host's hook dropped it).
+    """
+
+    uuid: str | None = None
+    code: Code | str | None = None
+
+    def __bool__(self) -> bool:
+        return self.uuid is not None
+
+
+class Analytics:
+    """A host's analytics.
+
+    Args:
+        fields: any setting of `Settings`, as keyword arguments (spec §3); no variable is read but
+            the off switches. `Analytics.from_env()` reads the environment.
+
+    Raises:
+        ConfigurationError: a setting is wrong.
+        TypeError: an argument is none of the settings.
+
+    >>> analytics = Analytics(token="phc_example", host="http://127.0.0.1:8765")
+    >>> analytics.capture(AnalyticsUser("u_1"), "build completed", {"file_count": 12})
+    ... # doctest: +SKIP
+    """
+
+    def __init__(self, **fields: Unpack[SettingsFields]) -> None:
+        self._wire(Settings.load(fields))
+
+    @classmethod
+    def from_env(
+        cls, *, default_token: str | None = None, **fields: Unpack[SettingsFields]
+    ) -> Analytics:
+        """Return an `Analytics` of the environment; what is given wins.
+
+        Args:
+            default_token: a release's own project token, which `SECOND_POSTHOG_TOKEN` overrides.
+            fields: any setting of `Settings`.
+
+        Raises:
+            ConfigurationError: a variable or an argument is wrong; the message names it.
+        """
+        analytics = cls.__new__(cls)
+        analytics._wire(Settings.load(fields, os.environ, default_token=default_token))
+        return analytics
+
+    def _wire(self, settings: Settings) -> None:
+        self.settings = settings
+        self._lock = Lock()
+        self._tally = Tally()
+        self._forwarder: Forwarder | None = None
+        catalogue = settings.catalogue or Catalogue.default()
+        self.pipeline = Pipeline(
+            settings,
+            catalogue,
+            _server_key(settings),
+            receipts=settings.on_receipt is not None or settings.debug,
+        )
+        store = open_store(settings.outbox) if settings.enabled else None
+        self.outbox = Outbox(store, self.pipeline.added, self._woken)
+        self.preferences = _open_preferences(settings.preferences)
+        from second_mw.browser import files
+
+        self.endpoint = Endpoint(settings, self.pipeline, self._tally, files(settings.client_name))
+        _instances.add(self)
+        _install_hooks()
+        if settings.disabled_by is not None:
+            _say_disabled(settings)
+
+    # Wrapping a host
+
+    def wsgi(self, app: WSGIApp, user: UserCallable | None = None) -> WSGIMiddleware:
+        """Return a WSGI app that answers our paths and hands everything else to `app`.
+
+        Args:
+            app: any WSGI app.
+            user: the resolver, given environ; returns an AnalyticsUser or None. Left out, the
+                host puts one into `environ["second_mw.user"]`.
+        """
+        from second_mw.wsgi import AnalyticsMiddleware
+
+        return AnalyticsMiddleware(app, self, user)
+
+    def asgi(
+        self, app: ASGIApp, user: UserCallable | None = None, *, user_blocks: bool = True
+    ) -> ASGIMiddleware:
+        """Return an ASGI app that answers our paths and hands everything else to `app`.
+
+        Args:
+            app: any ASGI 3 app.
+            user: the resolver, sync or async, given scope; returns an AnalyticsUser or None. Left
+                out, the host puts one into `scope["second_mw.user"]`.
+            user_blocks: False calls a sync resolver on the event loop instead of in a thread.
+        """
+        from second_mw.asgi import AnalyticsMiddleware
+
+        return AnalyticsMiddleware(app, self, user, user_blocks=user_blocks)
+
+    # Events of server code
+
+    def capture(
+        self,
+        user: AnalyticsUser | None,
+        event: str,
+        properties: Mapping[str, Any] | None = None,
+        *,
+        uuid: str | None = None,
+        timestamp: object = None,
+        anonymous_id: str | None = None,
+    ) -> Captured:
+        """Capture an event from server code, by the same rules as a browser's.
+
+        Never raises for what a running host can't help: the result says what became of the event,
+        and a warning is logged.
+
+        Args:
+            user: whose event it is.
+            event: a name of the catalogue.
+            properties: as a browser would post them.
+            uuid: a version 4 or 7 UUID; the same one again is stored once.
+            timestamp: an aware datetime or RFC 3339 text; now if left out.
+            anonymous_id: the browser's `anon_…` id, if the host knows it.
+
+        Raises:
+            TypeError: `user` is no AnalyticsUser, or `properties` is no mapping.
+
+        >>> bool(Analytics(token=None).capture(AnalyticsUser("u_1"), "page viewed"))
+        False
+        """
+        if not isinstance(user, AnalyticsUser | None):
+            raise TypeError(f"user must be an AnalyticsUser, not {type(user).__name__}")
+        if not isinstance(properties, Mapping | None):
+            raise TypeError(f"properties must be a mapping, not {type(properties).__name__}")
+        if not self.settings.enabled:
+            return Captured(code="disabled")
+        try:
+            return self._capture(
+                user,
+                event,
+                properties or {},
+                uuid=uuid,
+                timestamp=timestamp,
+                anonymous=anonymous_id,
+            )
+        except Refused as refused:
+            return self._not_captured(refused)
+        except OutboxUnavailable:
+            return self._not_captured(Refused("outbox_unavailable"))
+
+    def _capture(
+        self,
+        user: AnalyticsUser | None,
+        event: str,
+        properties: Mapping[str, Any],
+        *,
+        uuid: str | None,
+        timestamp: object,
+        anonymous: str | None,
+    ) -> Captured:
+        if user is None:
+            raise Refused("not_authenticated")
+        if not user.onboarded:
+            raise Refused("not_onboarded")
+        if event not in self.pipeline.catalogue:
+            raise Refused("invalid_event")
+        posted = Posted(
+            event,
+            properties,
+            uuid,
+            timestamp,
+            anonymous,
+            own_word({}, properties),
+            workspace_named(properties, user),
+        )
+        where = standing(self.settings, user, self._choice(user), gpc=False, dnt=False)
+        if not where.shares:
+            self._tally.add("suppressed")
+            return Captured(code="suppressed")
+        done = finished(self.pipeline, posted, user, where)
+        if not done.payloads:
+            return Captured(code="on_event")
+        self.outbox.put(done.payloads)
+        settle([done], self.settings.on_receipt)
+        return Captured(uuid=done.payloads[-1].uuid)
+
+    def _choice(self, user: AnalyticsUser) -> Any:
+        try:
+            return self.preferences.get(self.pipeline.user_key(user.id))
+        except PreferencesUnavailable:
+            return STORE_FAILED
+
+    def _not_captured(self, refused: Refused) -> Captured:
+        self._tally.add(f"rejected.{refused.code}")
+        if refused.counted is not None:
+            self._tally.add(refused.counted)
+        logger.warning("second_mw did not take an event of server code: %s", refused.code)
+        return Captured(code=refused.code)
+
+    # Delivery
+
+    def flush(self, timeout: float = 10.0) -> Flushed:
+        """Send what waits now; return how many events are out and how many are not.
+
+        Args:
+            timeout: seconds after which it returns in any case.
+        """
+        forwarder = self._started()
+        if forwarder is None:
+            return Flushed(0, 0)
+        return Flushed(*forwarder.flush(timeout))
+
+    def close(self, timeout: float | None = None) -> Flushed:
+        """Flush, and stop delivering; an event that comes later starts it again.
+
+        Args:
+            timeout: seconds after which it returns in any case; `shutdown_timeout` if left out.
+        """
+        with self._lock:
+            forwarder, self._forwarder = self._forwarder, None
+        left = self.outbox.counts().waiting
+        if forwarder is None and not left:
+            return Flushed(0, 0)
+        forwarder = forwarder or self._made()
+        return Flushed(*forwarder.close(timeout or self.settings.shutdown_timeout))
+
+    def startup(self) -> None:
+        """Start what must run before any event: a durable outbox may hold a predecessor's."""
+        if self.outbox.store is not None and self.outbox.store.durable:
+            self._woken()
+
+    def shutdown(self) -> None:
+        """Flush within `shutdown_timeout`, as a server that stops waits for (spec §2)."""
+        if self._forwarder is not None:
+            self.flush(self.settings.shutdown_timeout)
+
+    def stats(self) -> dict[str, Any]:
+        """Return what became of events, as a plain mapping; no counter names a user (spec §15).
+
+        accepted = delivered + dead + waiting + purged, at any moment.
+        """
+        counts = self.outbox.counts()._asdict()
+        tallied = self._tally.counts()
+        forwarder = self._forwarder
+        return {
+            **counts,
+            "rejected": {
+                name.removeprefix("rejected."): count
+                for name, count in tallied.items()
+                if name.startswith("rejected.")
+            },
+            "suppressed": tallied.get("suppressed", 0),
+            "privacy_gate": tallied.get("privacy_gate", 0),
+            "rule_failed": tallied.get("rule_failed", 0),
+            "preferences_failed": tallied.get("preferences_failed", 0),
+            "enabled": self.settings.enabled,
+            "forwarder": forwarder.stats() if forwarder is not None else {},
+        }
+
+    # The forwarder
+
+    def _woken(self) -> None:
+        forwarder = self._started()
+        if forwarder is not None:
+            forwarder.notify()
+
+    def _started(self) -> Forwarder | None:
+        forwarder = self._forwarder
+        if forwarder is None:
+            if self.outbox.store is None:
+                return None
+            with self._lock:
+                if self._forwarder is None:
+                    self._forwarder = self._made()
+                forwarder = self._forwarder
+        forwarder.start()
+        return forwarder
+
+    def _made(self) -> Forwarder:
+        from second_mw.forwarder.dispatcher import Forwarder
+
+        assert self.outbox.store is not None  # noqa: S101 - both callers have looked
+        return Forwarder(self.outbox.store, self.settings, on_loss=self.settings.on_drop)
+
+    # The process's life
+
+    def _after_fork(self) -> None:
+        self._lock = Lock()
+        self._tally.after_fork()
+        self.pipeline.after_fork()
+        self.preferences.after_fork()
+        if self.outbox.store is not None:
+            self.outbox.store.after_fork()
+        forwarder, self._forwarder = self._forwarder, None
+        if forwarder is not None:
+            forwarder.after_fork()
+
+
+def _server_key(settings: Settings) -> bytes:
+    if settings.secret:
+        return settings.secret.encode()
+    return hmac.new(
+        (settings.token or "").encode(), b"second_mw server key", hashlib.sha256
+    ).digest()
+
+
+def _open_preferences(where: Any) -> Preferences:
+    if where is None or isinstance(where, str):
+        from second_mw.preferences.memory import MemoryPreferences
+
+        return MemoryPreferences()
+    store: Preferences = where
+    return store
+
+
+def _say_disabled(settings: Settings) -> None:
+    if settings.disabled_by == "no token":
+        logger.warning(
+            "second_mw is disabled because it has no project token: set SECOND_POSTHOG_TOKEN to "
+            "your PostHog project token (phc_…) to enable it"
+        )
+    else:
+        logger.info("second_mw is disabled by %s", settings.disabled_by)
+
+
+def _install_hooks() -> None:
+    if _hooks["installed"]:
+        return
+    _hooks["installed"] = True
+    atexit.register(_at_exit)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_in_child)
+
+
+def _in_child() -> None:
+    for analytics in list(_instances):
+        analytics._after_fork()
+
+
+def _at_exit() -> None:
+    for analytics in list(_instances):
+        if analytics._forwarder is not None:
+            analytics.close()

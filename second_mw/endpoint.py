@@ -1,0 +1,583 @@
+"""The endpoint, sans-IO: what is answered to a request on our paths, and why (spec §4).
+
+Every route is a generator. It yields what it needs next (`NeedUser`, `NeedRate`, `NeedBody`,
+`NeedChoice`, `SaveChoice`, `Put`), the adapter sends back what it got or throws what went wrong,
+and the generator returns the `Answer`. There is no framework, no socket and no store in this file,
+so that WSGI and ASGI can't come apart: what the status table says is said here alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import traceback
+import uuid as uuids
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+import msgspec
+
+from second_mw.body import decoded, inflated
+from second_mw.errors import (
+    REFUSALS,
+    AnalyticsError,
+    OutboxUnavailable,
+    PreferencesUnavailable,
+    Refused,
+)
+from second_mw.origin import Header, Origins
+from second_mw.payload import Payload
+from second_mw.privacy import names
+from second_mw.privacy.mode import STORE_FAILED, Standing, own_word, standing
+from second_mw.privacy.pipeline import Finished, Pipeline, Posted
+from second_mw.privacy.receipt import Receipt
+from second_mw.settings import Settings
+from second_mw.tally import Tally
+from second_mw.user import AnalyticsUser, Choice
+
+logger = logging.getLogger("second_mw")
+
+MAX_BATCH: Final = 100
+#: A preference is a few words.
+_MAX_CHOICE_BODY: Final = 4096
+_UUID = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[47][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE
+)
+_CHARSET = re.compile(r"""charset\s*=\s*["']?([^\s;"']+)""", re.IGNORECASE)
+_UTF8: Final = frozenset({"utf-8", "utf8", "us-ascii"})
+_encode = msgspec.json.Encoder().encode
+
+
+# What a request is, and what is answered
+
+
+class Request(NamedTuple):
+    """One request on one of our paths.
+
+    Args:
+        method: in upper case.
+        header: returns a header's value by its lower-case name.
+        scheme, host: as the server saw them; the host with its port.
+        query: the query string, without its `?`.
+    """
+
+    method: str
+    header: Header
+    scheme: str
+    host: str
+    query: str = ""
+
+
+class Answer(NamedTuple):
+    """A response: status, headers and body."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes = b""
+
+
+# What a route can need
+
+
+class NeedUser(NamedTuple):
+    """The host's user of this request → AnalyticsUser or None."""
+
+
+class NeedRate(NamedTuple):
+    """Whether this user may post now → None, or seconds until then."""
+
+    user_key: str
+
+
+class NeedBody(NamedTuple):
+    """The request's body → bytes, never more than `limit` of them."""
+
+    limit: int
+
+
+class NeedChoice(NamedTuple):
+    """What the user chose → Choice, None, or `store_failed`."""
+
+    user_key: str
+
+
+class SaveChoice(NamedTuple):
+    """Keep what the user chose → None."""
+
+    user_key: str
+    choice: Choice
+
+
+class Put(NamedTuple):
+    """Put these payloads into the outbox, all or none → how many were new."""
+
+    payloads: Sequence[Payload]
+
+
+Need: TypeAlias = NeedUser | NeedRate | NeedBody | NeedChoice | SaveChoice | Put
+Steps: TypeAlias = Generator[Need, Any, Answer]
+Route: TypeAlias = Callable[[Request], Steps]
+
+
+class StaticFile(NamedTuple):
+    """One of the browser's files, and the version that its URL may name as `?v=`."""
+
+    body: bytes
+    version: str
+
+    @property
+    def etag(self) -> str:
+        """A strong ETag of the bytes."""
+        return f'"{self.version}"'
+
+
+class Endpoint:
+    """Decides what our paths answer.
+
+    Args:
+        settings: prefix, policies, limits.
+        pipeline: the privacy core.
+        tally: counts what becomes of events.
+        files: file name → the browser's file.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        pipeline: Pipeline,
+        tally: Tally,
+        files: Mapping[str, StaticFile],
+    ) -> None:
+        self._settings = settings
+        self._pipeline = pipeline
+        self._tally = tally
+        self._origins = Origins(settings)
+        prefix = settings.prefix
+        #: Path below the mount → route. Exactly these are ours (spec §2).
+        self.routes: dict[str, Route] = {
+            f"{prefix}/capture": self._guarded(self._capture, "POST"),
+            f"{prefix}/preferences": self._guarded(self._preferences, "GET, PUT"),
+            f"{prefix}/identify": self._guarded(self._identify, "POST"),
+            **{f"{prefix}/{name}": self._static(file) for name, file in files.items()},
+        }
+
+    # The frame of every route: method, origin, CORS, refusals
+
+    def _guarded(self, route: Callable[[Request], Steps], methods: str) -> Route:
+        allowed = frozenset(methods.split(", "))
+
+        def guarded(request: Request) -> Steps:
+            cors: list[tuple[str, str]] = []
+            try:
+                cors = self._origins.cors_headers(request.header)
+                if request.method == "OPTIONS":
+                    preflight = self._origins.preflight_headers(request.header, methods)
+                    if preflight is not None:
+                        return Answer(204, [*_COMMON_HEADERS, *preflight])
+                if request.method not in allowed:
+                    raise Refused("method_not_allowed", allow=methods)
+                self._check_origin(request)
+                answer = yield from route(request)
+            except Refused as refused:
+                answer = self._refusal(refused)
+            except OutboxUnavailable as full:
+                answer = self._refusal(Refused("outbox_unavailable", retry_after=full.retry_after))
+            except AnalyticsError:
+                raise
+            except Exception as error:
+                answer = self._refusal(_failed(error))
+            return answer._replace(headers=[*_COMMON_HEADERS, *answer.headers, *cors])
+
+        return guarded
+
+    def _check_origin(self, request: Request) -> None:
+        # text/plain is the one type taken that another site can send without a preflight.
+        simple = request.method == "POST" and _media_type(request) == "text/plain"
+        self._origins.check(request.header, request.scheme, request.host, simple=simple)
+
+    def _refusal(self, refused: Refused) -> Answer:
+        self._tally.add(f"rejected.{refused.code}")
+        if refused.counted is not None:
+            self._tally.add(refused.counted)
+        headers = [("Content-Type", "application/json")]
+        if refused.allow is not None:
+            headers.append(("Allow", refused.allow))
+        if refused.retry_after is not None:
+            headers.append(("Retry-After", str(max(1, math.ceil(refused.retry_after)))))
+        body = _encode({"error": refused.code, "message": REFUSALS[refused.code].message})
+        if self._settings.debug:
+            headers.append(("X-Second-Analytics", f"refused={refused.code}"))
+        return Answer(refused.status, headers, body)
+
+    # Who asks
+
+    def _user(self) -> Generator[Need, Any, AnalyticsUser]:
+        user = yield NeedUser()
+        if user is None:
+            raise Refused("not_authenticated")
+        assert isinstance(user, AnalyticsUser)  # noqa: S101 - the resolver has made sure
+        return user
+
+    def _onboarded_user(self) -> Generator[Need, Any, AnalyticsUser]:
+        user = yield from self._user()
+        if not user.onboarded:
+            raise Refused("not_onboarded")
+        return user
+
+    def _standing(
+        self, request: Request, user: AnalyticsUser
+    ) -> Generator[Need, Any, tuple[Standing, Choice]]:
+        choice = None
+        if user.anonymized is None or user.sharing is None:
+            choice = yield NeedChoice(self._pipeline.user_key(user.id))
+        where = standing(
+            self._settings,
+            user,
+            choice,
+            gpc=_says_yes(request.header("sec-gpc")),
+            dnt=_says_yes(request.header("dnt")),
+        )
+        if choice == STORE_FAILED:
+            self._tally.add("preferences_failed")
+        return where, choice if isinstance(choice, Choice) else Choice()
+
+    # POST {prefix}/capture
+
+    def _capture(self, request: Request) -> Steps:
+        _check_media_type(request, "application/json", "text/plain")
+        user = yield from self._onboarded_user()
+        if not self._settings.enabled:
+            return Answer(204, [])
+        wait = yield NeedRate(self._pipeline.user_key(user.id))
+        if wait is not None:
+            raise Refused("rate_limited", retry_after=wait)
+        body = yield from self._json_body(request)
+        if not isinstance(body, dict):
+            raise Refused("invalid_payload")
+        if "batch" in body and "event" not in body:
+            return (yield from self._batch(request, user, body["batch"]))
+        posted = self._posted(body, user)
+        where, _ = yield from self._standing(request, user)
+        if not where.shares:
+            self._tally.add("suppressed")
+            return Answer(204, [])
+        finished = self._finished(posted, user, where)
+        yield from self._put([finished])
+        return Answer(204, self._debug_headers([finished]))
+
+    def _batch(self, request: Request, user: AnalyticsUser, batch: object) -> Steps:
+        if not isinstance(batch, list) or not 1 <= len(batch) <= MAX_BATCH:
+            raise Refused("invalid_payload")
+        where, _ = yield from self._standing(request, user)
+        if not where.shares:
+            self._tally.add("suppressed", len(batch))
+            return Answer(204, [])
+        results: dict[str, dict[str, str]] = {}
+        accepted: list[Finished] = []
+        for item in batch:
+            key = _result_key(item)
+            if key in results:
+                continue
+            try:
+                posted = self._posted(_with_uuid(item, key), user)
+                accepted.append(self._finished(posted, user, where))
+            except Refused as refused:
+                self._tally.add(f"rejected.{refused.code}")
+                if refused.counted is not None:
+                    self._tally.add(refused.counted)
+                results[key] = {"status": "rejected", "error": refused.code}
+            else:
+                results[key] = {"status": "accepted"}
+        yield from self._put(accepted)
+        headers = [("Content-Type", "application/json"), *self._debug_headers(accepted)]
+        return Answer(200, headers, _encode({"results": results}))
+
+    def _json_body(self, request: Request) -> Generator[Need, Any, Any]:
+        encoding = (request.header("content-encoding") or "identity").strip().lower()
+        limit = self._settings.max_body
+        body = yield NeedBody(limit)
+        if encoding in ("gzip", "x-gzip"):
+            body = inflated(body, limit)
+        return decoded(body)
+
+    def _posted(self, item: object, user: AnalyticsUser) -> Posted:
+        """Return one event of a body, checked in the order of spec §4."""
+        if not isinstance(item, dict):
+            raise Refused("invalid_payload")
+        event, properties, uuid = item.get("event"), item.get("properties"), item.get("uuid")
+        if not isinstance(event, str) or not isinstance(properties, dict | None):
+            raise Refused("invalid_payload")
+        if uuid is not None and not (isinstance(uuid, str) and _UUID.fullmatch(uuid)):
+            raise Refused("invalid_payload")
+        if event not in self._pipeline.catalogue:
+            raise Refused("invalid_event")
+        subject = item.get("subject")
+        if subject is not None and subject != self._subject(user):
+            raise Refused("other_user")
+        properties = properties or {}
+        return Posted(
+            event,
+            properties,
+            uuid.lower() if uuid is not None else None,
+            item.get("timestamp"),
+            item.get("anonymousDistinctId"),
+            own_word(item, properties),
+            workspace_named(properties, user),
+        )
+
+    def _finished(self, posted: Posted, user: AnalyticsUser, where: Standing) -> Finished:
+        return finished(self._pipeline, posted, user, where)
+
+    def _put(self, events: Sequence[Finished]) -> Generator[Need, Any, None]:
+        payloads = [payload for event in events for payload in event.payloads]
+        if payloads:
+            yield Put(payloads)
+        settle(events, self._settings.on_receipt)
+
+    def _debug_headers(self, events: Sequence[Finished]) -> list[tuple[str, str]]:
+        """Say which rule dropped or redacted which declared key, if `debug` is on (spec §4)."""
+        if not self._settings.debug:
+            return []
+        said: list[str] = []
+        for event in events:
+            if event.receipt is not None:
+                declared = self._pipeline.catalogue.events[event.receipt.event].properties
+                said.extend(
+                    f"{line.key}={line.rule}"
+                    for line in event.receipt.lines
+                    if line.result != "kept" and line.key in declared and line.key.isascii()
+                )
+        return [("X-Second-Analytics", ", ".join(said)[:1000])] if said else []
+
+    # GET, PUT {prefix}/preferences
+
+    def _preferences(self, request: Request) -> Steps:
+        user = yield from self._user()
+        if request.method == "GET":
+            where, choice = yield from self._standing(request, user)
+            return self._preferences_answer(user, where, choice)
+        _check_media_type(request, "application/json")
+        if not user.onboarded:
+            raise Refused("not_onboarded")
+        wanted = _wanted_choice((yield from self._choice_body(request)))
+        self._check_choice(request, user, wanted)
+        _, choice = yield from self._standing(request, user)
+        choice = Choice(
+            choice.sharing if wanted.sharing is None else wanted.sharing,
+            choice.anonymized if wanted.anonymized is None else wanted.anonymized,
+        )
+        user_key = self._pipeline.user_key(user.id)
+        try:
+            yield SaveChoice(user_key, self._differing(choice))
+        except PreferencesUnavailable:
+            raise Refused("preferences_unavailable", retry_after=5.0) from None
+        where, choice = yield from self._standing(request, user)
+        if wanted.anonymized is False and where.mode == "identified" and where.shares:
+            yield from self._identify_now(user, None)
+        return self._preferences_answer(user, where, choice)
+
+    def _choice_body(self, request: Request) -> Generator[Need, Any, Any]:
+        return decoded((yield NeedBody(_MAX_CHOICE_BODY)))
+
+    def _check_choice(self, request: Request, user: AnalyticsUser, wanted: Choice) -> None:
+        if not self._settings.enabled:
+            raise Refused("disabled")
+        fixed = user.anonymized is not None or not user.can_be_identified
+        if wanted.anonymized is not None and fixed:
+            raise Refused("managed_by_host")
+        if wanted.sharing is not None and user.sharing is not None:
+            raise Refused("managed_by_host")
+        asks = _says_yes(request.header("sec-gpc")) and self._settings.gpc != "ignore"
+        if wanted.anonymized is False and asks:
+            raise Refused("gpc")
+
+    def _differing(self, choice: Choice) -> Choice:
+        """Return a choice with the defaults left out: no row stands for a default (spec §7)."""
+        return Choice(
+            None if choice.sharing and self._settings.consent == "default-on" else choice.sharing,
+            None if choice.anonymized else choice.anonymized,
+        )
+
+    def _preferences_answer(self, user: AnalyticsUser, where: Standing, choice: Choice) -> Answer:
+        chosen = choice.anonymized if user.anonymized is None else user.anonymized
+        asked = self._settings.consent == "ask" and user.sharing is None
+        body = {
+            "enabled": self._settings.enabled and bool(user.onboarded),
+            "sharing": None if asked and choice.sharing is None else where.shares,
+            "anonymized": chosen is not False or not user.can_be_identified,
+            "effective": where.mode,
+            "reason": where.reason,
+            "subject": self._subject(user),
+        }
+        return Answer(200, [("Content-Type", "application/json")], _encode(body))
+
+    def _subject(self, user: AnalyticsUser) -> str:
+        """Return the first 4 hex digits of the user's key: enough to tell two people apart."""
+        return self._pipeline.user_key(user.id)[:4]
+
+    # POST {prefix}/identify
+
+    def _identify(self, request: Request) -> Steps:
+        _check_media_type(request, "application/json")
+        user = yield from self._onboarded_user()
+        if not self._settings.enabled:
+            return Answer(204, [])
+        body = yield from self._choice_body(request)
+        if not isinstance(body, dict):
+            raise Refused("invalid_payload")
+        workspace = workspace_named({"workspace_id": body.get("workspaceId")}, user)
+        where, _ = yield from self._standing(request, user)
+        if where.mode == "identified" and where.shares:
+            finished = self._pipeline.identify(user, workspace)
+            yield from self._put([finished])
+        return Answer(204, [])
+
+    def _identify_now(
+        self, user: AnalyticsUser, workspace: str | None
+    ) -> Generator[Need, Any, None]:
+        """Send `$identify`; the choice stands whether or not the outbox has room for it now."""
+        try:
+            yield from self._put([self._pipeline.identify(user, workspace)])
+        except OutboxUnavailable:
+            # The user's next event brings it, because PostHog has not been told.
+            logger.info("second_mw: the outbox is full; a $identify follows with the next event")
+
+    # GET {prefix}/client.js, {prefix}/settings.js
+
+    def _static(self, file: StaticFile) -> Route:
+        headers = [
+            ("Content-Type", "text/javascript; charset=utf-8"),
+            ("X-Content-Type-Options", "nosniff"),
+            ("ETag", file.etag),
+        ]
+
+        def static(request: Request) -> Steps:
+            if request.method not in ("GET", "HEAD"):
+                refusal = self._refusal(Refused("method_not_allowed", allow="GET, HEAD"))
+                return refusal._replace(headers=[*_COMMON_HEADERS, *refusal.headers])
+            # A URL that names the version never changes its bytes.
+            is_versioned = request.query == f"v={file.version}"
+            cached = [*headers, ("Cache-Control", _IMMUTABLE if is_versioned else "no-cache")]
+            if file.etag in _etags(request.header("if-none-match")):
+                return Answer(304, cached)
+            return Answer(200, cached, file.body)
+            yield  # a generator like every route, although it needs nothing
+
+        return static
+
+
+_IMMUTABLE: Final = "public, max-age=31536000, immutable"
+_COMMON_HEADERS: Final = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
+
+
+# What server code and the endpoint have in common
+
+
+def finished(pipeline: Pipeline, posted: Posted, user: AnalyticsUser, where: Standing) -> Finished:
+    """Return what the privacy core makes of an event; a rule that fails takes nothing (spec §4).
+
+    Raises:
+        Refused: `not_taken`.
+    """
+    try:
+        return pipeline.finish(posted, user, where.mode)
+    except AnalyticsError:
+        raise
+    except Exception as error:
+        raise _failed(error) from None
+
+
+def settle(events: Sequence[Finished], on_receipt: Callable[[Receipt], object] | None) -> None:
+    """Do what follows once the outbox has the events."""
+    for event in events:
+        if event.taken is not None:
+            event.taken()
+        if event.receipt is not None and on_receipt is not None:
+            try:
+                on_receipt(event.receipt)
+            except Exception:
+                logger.exception("second_mw: the on_receipt hook failed")
+
+
+def workspace_named(properties: Mapping[str, Any], user: AnalyticsUser) -> str | None:
+    """Return the user's workspace that an event names, None if it names none.
+
+    Raises:
+        Refused: `workspace_not_found`, whether the workspace exists or not.
+    """
+    if user.workspaces is None:
+        return None
+    named: str | None = None
+    for key, value in properties.items():
+        if value is not None and _means_workspace(key):
+            if not isinstance(value, str) or value not in user.workspaces:
+                raise Refused("workspace_not_found")
+            named = value
+    return named
+
+
+def _means_workspace(key: str) -> bool:
+    if key == "workspace_id":
+        return True
+    # Few keys begin so, and only those are worth a normal form.
+    if key.isascii() and "workspace" not in key.lower():
+        return False
+    return names.normal_form(key).replace("_", "") == "workspaceid"
+
+
+def _failed(error: Exception) -> Refused:
+    """Return the refusal of an event whose rules failed, having logged where but no value."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames[-4:]))
+    logger.error("second_mw took nothing: %s in %s", type(error).__name__, where)
+    return Refused("not_taken", counted="rule_failed")
+
+
+def _with_uuid(item: object, uuid: str) -> object:
+    return {**item, "uuid": uuid} if isinstance(item, dict) else item
+
+
+def _result_key(item: object) -> str:
+    """Return the uuid under which an event of a batch is answered: its own, or a new one."""
+    uuid = item.get("uuid") if isinstance(item, dict) else None
+    return uuid if isinstance(uuid, str) and _UUID.fullmatch(uuid) else str(uuids.uuid4())
+
+
+def _media_type(request: Request) -> str:
+    return (request.header("content-type") or "").partition(";")[0].strip().lower()
+
+
+def _check_media_type(
+    request: Request, *allowed: Literal["application/json", "text/plain"]
+) -> None:
+    content_type = request.header("content-type") or ""
+    charset = _CHARSET.search(content_type)
+    encoding = (request.header("content-encoding") or "identity").strip().lower()
+    if (
+        _media_type(request) not in allowed
+        or (charset is not None and charset[1].lower() not in _UTF8)
+        or encoding not in ("identity", "gzip", "x-gzip", "")
+    ):
+        raise Refused("unsupported_media_type")
+
+
+def _wanted_choice(body: object) -> Choice:
+    """Return the choice that a body asks for.
+
+    Raises:
+        Refused: `invalid_payload`.
+    """
+    if not isinstance(body, dict) or not body or set(body) - {"sharing", "anonymized"}:
+        raise Refused("invalid_payload")
+    if not all(isinstance(value, bool) for value in body.values()):
+        raise Refused("invalid_payload")
+    return Choice(body.get("sharing"), body.get("anonymized"))
+
+
+def _says_yes(value: str | None) -> bool:
+    return value is not None and value.strip() == "1"
+
+
+def _etags(header: str | None) -> set[str]:
+    return {tag.strip().removeprefix("W/") for tag in (header or "").split(",")}

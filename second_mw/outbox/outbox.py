@@ -1,0 +1,98 @@
+"""Outbox: the one way into a store, for the endpoint, for `capture` and for server code (spec §11).
+
+It turns finished events into payloads, puts them into the store and wakes the forwarder. What
+waits and how is the store's business.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from second_mw.errors import ConfigurationError
+from second_mw.outbox.base import Counts, Store
+from second_mw.payload import Payload, finish
+
+logger = logging.getLogger("second_mw")
+
+
+class Outbox:
+    """Where payloads wait.
+
+    Args:
+        store: keeps them; None takes nothing, as a disabled `Analytics` does.
+        added: what every payload carries (spec §10); an event's own values win.
+        on_put: called after payloads were kept; wakes the forwarder.
+    """
+
+    def __init__(
+        self, store: Store | None, added: Mapping[str, Any], on_put: Callable[[], None]
+    ) -> None:
+        self.store = store
+        self._added = added
+        self._on_put = on_put
+
+    @property
+    def blocking(self) -> bool:
+        """Whether `put` does I/O, so that an event loop has to await `submit` instead."""
+        return self.store is not None and self.store.blocking
+
+    def put(self, events: Sequence[Payload | Mapping[str, Any]]) -> int:
+        """Keep all events or none; return how many are new.
+
+        Args:
+            events: payloads, or finished events `{"event", "distinct_id", "properties"?, "uuid"?,
+                "timestamp"?, "options"?}`, whose missing uuid, timestamp (UTC) and library
+                properties are filled in. They are taken as they are: no privacy rule looks at
+                them, which is for server code that knows what it sends.
+
+        Raises:
+            OutboxUnavailable: the store can't take them; none was kept.
+            TypeError, ValueError: a finished event is none.
+        """
+        payloads = [self._payload(event) for event in events]
+        if self.store is None or not payloads:
+            return 0
+        new = self.store.put(payloads)
+        self._on_put()
+        return new
+
+    def submit(self, events: Sequence[Payload]) -> Future[int]:
+        """Like `put`, without blocking: the future has its result or its exception."""
+        if self.store is None:
+            done: Future[int] = Future()
+            done.set_result(0)
+            return done
+        future = self.store.submit(events)
+        future.add_done_callback(lambda _: self._on_put())
+        return future
+
+    def counts(self) -> Counts:
+        """Return the store's accounts; all zero without a store."""
+        return self.store.counts() if self.store is not None else Counts(0, 0, 0, 0, 0, 0, 0.0)
+
+    def _payload(self, event: Payload | Mapping[str, Any]) -> Payload:
+        return event if isinstance(event, Payload) else finish(event, self._added)
+
+
+def open_store(where: Any) -> Store:
+    """Return the store that a setting names.
+
+    Args:
+        where: `memory://`, `memory://?max=10000`, or a store of the host's own.
+
+    Raises:
+        ConfigurationError: the URL names none.
+    """
+    if not isinstance(where, str):
+        store: Store = where
+        return store
+    scheme, _, rest = where.partition("://")
+    if scheme != "memory":
+        raise ConfigurationError(f"outbox: there is no store for {scheme}://")
+    from second_mw.outbox.memory import MemoryStore
+
+    limit = rest.removeprefix("?max=")
+    return MemoryStore(max_events=int(limit)) if limit else MemoryStore()

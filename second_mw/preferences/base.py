@@ -1,0 +1,48 @@
+"""The preference store's protocol: where users' choices are kept (spec §7).
+
+Keys are HMACs of user ids, never ids. A row exists only for a choice that differs from the
+default. "Identified" is read for each request, never from a cache.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from second_mw.user import Choice
+
+
+class Preferences(Protocol):
+    """Keeps the choices of users. `memory://` is one store."""
+
+    #: Whether it does I/O; an event loop then asks it in a thread.
+    blocking: bool
+    #: Whether other processes see what this one writes.
+    shared: bool
+
+    def get(self, user_key: str) -> Choice | None:
+        """Return a user's choice, None if there is none.
+
+        Raises:
+            PreferencesUnavailable: the store fails.
+        """
+        ...
+
+    def put(self, user_key: str, choice: Choice) -> None:
+        """Keep a user's choice.
+
+        Raises:
+            PreferencesUnavailable: it can't be kept.
+        """
+        ...
+
+    def not_alone(self) -> None:
+        """Learn from a server that other processes serve the same host."""
+        ...
+
+    def after_fork(self) -> None:
+        """Become usable in a forked child."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and sockets."""
+        ...

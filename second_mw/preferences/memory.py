@@ -1,0 +1,85 @@
+"""`memory://` preferences: for one process, and closed where there are more (spec §7).
+
+A second process would not see what a user chose in the first. So after a fork, in a
+multiprocessing child, or where a server declares more than one worker, nothing is taken for
+chosen (everybody is anonymized), nothing can be chosen, and one warning says what to set.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+from threading import Lock
+from typing import Final
+
+from second_mw.errors import PreferencesUnavailable
+from second_mw.user import Choice
+
+logger = logging.getLogger("second_mw")
+
+#: Choices kept; a further user's is refused (503), never taken in silence.
+MAX_CHOICES: Final = 100_000
+
+
+class MemoryPreferences:
+    """Keeps choices in this process, for as long as it lives."""
+
+    blocking = False
+    shared = False
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._choices: dict[str, Choice] = {}
+        self._alone = multiprocessing.parent_process() is None and not _declares_workers()
+        self._warned = False
+
+    def get(self, user_key: str) -> Choice | None:
+        """Return a user's choice, None if there is none or more processes serve."""
+        if not self._alone:
+            self._warn()
+            return None
+        return self._choices.get(user_key)
+
+    def put(self, user_key: str, choice: Choice) -> None:
+        """Keep a user's choice."""
+        if not self._alone:
+            self._warn()
+            if choice == Choice():
+                return
+            raise PreferencesUnavailable("memory:// preferences serve one process")
+        with self._lock:
+            if choice == Choice():
+                self._choices.pop(user_key, None)
+            elif user_key in self._choices or len(self._choices) < MAX_CHOICES:
+                self._choices[user_key] = choice
+            else:
+                raise PreferencesUnavailable("memory:// preferences are full")
+
+    def not_alone(self) -> None:
+        """Learn that other processes serve the same host."""
+        self._alone = False
+
+    def after_fork(self) -> None:
+        """Close in a forked child, which the parent would not hear of."""
+        self._lock = Lock()
+        self._choices = {}
+        self._alone = False
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def _warn(self) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "second_mw keeps users' choices in memory://, but more than one process serves "
+                "this host: everybody stays anonymized. Set SECOND_ANALYTICS_PREFERENCES to a "
+                "store that the processes share"
+            )
+
+
+def _declares_workers() -> bool:
+    """Whether the usual variable declares more than one worker process."""
+    declared = os.environ.get("WEB_CONCURRENCY", "").strip()
+    return declared.isdigit() and int(declared) > 1

@@ -1,0 +1,104 @@
+"""Calls the host's resolver, sync or async, from either world (spec §2).
+
+The one place for asgiref's bridges. A resolver that raises is logged with its traceback and
+refused, never taken as "visitor" or as "signed in".
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final, TypeAlias
+
+from second_mw.errors import Refused
+from second_mw.user import AnalyticsUser
+
+logger = logging.getLogger("second_mw")
+
+#: Given environ or scope, says who the user is.
+UserCallable: TypeAlias = Callable[[Any], Any]
+
+#: Where a host may leave the user if it gives no resolver.
+USER_KEY: Final = "second_mw.user"
+
+
+class Resolver:
+    """The host's callable, ready to be called.
+
+    Args:
+        user: given environ or scope, returns an AnalyticsUser or None; None reads
+            `environ["second_mw.user"]` or `scope["second_mw.user"]`.
+        blocks: whether a sync callable may block: under ASGI it is then called in a thread.
+    """
+
+    def __init__(self, user: UserCallable | None, *, blocks: bool = True) -> None:
+        if user is not None and not callable(user):
+            raise TypeError("user must be a callable that takes environ or scope")
+        self._user = user or _left_by_host
+        self._is_async = _is_async(self._user)
+        self._inline = user is None or not blocks
+
+    def sync(self, environ: MutableMapping[str, Any]) -> AnalyticsUser | None:
+        """Return the user of a WSGI request.
+
+        Raises:
+            Refused: `user_lookup_failed`.
+        """
+        try:
+            found = self._user(environ)
+            if inspect.isawaitable(found):
+                found = _awaited(found)
+            return _checked(found)
+        except Exception as error:
+            raise _failure(error) from None
+
+    async def awaited(self, scope: MutableMapping[str, Any]) -> AnalyticsUser | None:
+        """Return the user of an ASGI request.
+
+        Raises:
+            Refused: `user_lookup_failed`.
+        """
+        try:
+            if self._is_async or self._inline:
+                found = self._user(scope)
+            else:
+                from asgiref.sync import sync_to_async
+
+                found = await sync_to_async(self._user, thread_sensitive=False)(scope)
+            if inspect.isawaitable(found):
+                found = await found
+            return _checked(found)
+        except Exception as error:
+            raise _failure(error) from None
+
+
+def _left_by_host(environ: MutableMapping[str, Any]) -> Any:
+    return environ.get(USER_KEY)
+
+
+def _is_async(user: Callable[..., Any]) -> bool:
+    called = getattr(user, "__call__", user)  # noqa: B004 - an object with an async __call__
+    return inspect.iscoroutinefunction(user) or inspect.iscoroutinefunction(called)
+
+
+def _awaited(awaitable: Awaitable[Any]) -> Any:
+    from asgiref.sync import async_to_sync
+
+    async def wait() -> Any:
+        return await awaitable
+
+    return async_to_sync(wait)()
+
+
+def _checked(found: object) -> AnalyticsUser | None:
+    if found is None or isinstance(found, AnalyticsUser):
+        return found
+    raise TypeError(
+        f"the resolver returned {type(found).__name__}; it must return an AnalyticsUser or None"
+    )
+
+
+def _failure(error: Exception) -> Refused:
+    logger.error("second_mw: the resolver failed; answered 500", exc_info=error)
+    return Refused("user_lookup_failed")

@@ -1,0 +1,55 @@
+"""What an adapter needs of an `Analytics`: the seam between the two. A leaf of types only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Protocol
+
+from second_mw.endpoint import Endpoint
+from second_mw.payload import Payload
+from second_mw.preferences.base import Preferences
+
+
+class OutboxDoor(Protocol):
+    """The way into the outbox."""
+
+    @property
+    def blocking(self) -> bool:
+        """Whether `put` does I/O."""
+        ...
+
+    def put(self, events: Sequence[Payload]) -> int:
+        """Put all or none; return how many are new."""
+        ...
+
+    def submit(self, events: Sequence[Payload]) -> Future[int]:
+        """The same, without blocking."""
+        ...
+
+
+class Wiring(Protocol):
+    """The rooms that an adapter hands requests to and fetches answers from."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Decides."""
+        ...
+
+    @property
+    def outbox(self) -> OutboxDoor:
+        """Keeps."""
+        ...
+
+    @property
+    def preferences(self) -> Preferences:
+        """Knows what users chose."""
+        ...
+
+    def startup(self) -> None:
+        """Start what must run before any event."""
+        ...
+
+    def shutdown(self) -> None:
+        """Flush within `shutdown_timeout` and stop."""
+        ...
