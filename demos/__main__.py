@@ -17,8 +17,6 @@ from typing import Any, Final
 
 from second_mw import Analytics
 from second_mw.errors import ConfigurationError
-from second_mw.inbox.app import InboxServer
-from second_mw.inbox.receipts import ReceiptSender
 
 LOOPBACK: Final = "127.0.0.1"
 PORT: Final = 8000
@@ -140,6 +138,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(given: argparse.Namespace) -> int:
+    from second_mw.inbox.app import InboxServer
+    from second_mw.inbox.receipts import ReceiptSender
+
     # The inbox binds its own; taking the port here and giving it back finds a free one.
     with listen(given.inbox_port, INBOX_PORT, "--inbox-port") as free:
         inbox_port = free.getsockname()[1]
