@@ -1,0 +1,168 @@
+"""URLs as they may leave in both modes: no userinfo, no fragment, `utm_*` as the only query keys,
+and `:token` for each long opaque part of the path, such as a password reset's.
+
+`clean_url` takes a value that is one URL or a path, `clean_urls` a text with URLs in it. Route
+shapes, which say nothing but the kind of page, are in routes.py; secrets outside of URLs in
+secrets.py. Both functions take any string, raise nothing, and return the same object when there is
+nothing to clean.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import unquote
+
+from second_mw.privacy.shapes import Kind, shape_of
+
+_OPAQUE: Final = ":token"
+
+#: Whatever a URL in a text may consist of. Brackets stay inside: they stand in addresses and
+#: queries; the punctuation at its end is the sentence's.
+_CHARACTERS: Final = r"[^\s<>\"`]"
+_URL_IN_TEXT: Final = re.compile(
+    rf"[A-Za-z][A-Za-z0-9+.-]?://{_CHARACTERS}+"  # any scheme: its last two characters will do
+    rf"|(?<![^\s\"'`(\[{{<>=,;|])//?[^\s<>\"`/*]{_CHARACTERS}*"  # //host/path and /path
+    rf"|(?<![\w@./:%-])(?:[\w-]{{1,63}}\.){{1,8}}[^\W\d_]{{2,24}}(?::\d{{1,5}})?"
+    rf"(?:/|\?(?=[^\s=]{{1,64}}=)){_CHARACTERS}+"  # host.name/path, host.name?key=value
+)
+_HINTS: Final = ("/", "?", "#")
+_PUNCTUATION: Final = ".,;:!?'\")]}>*"
+_BEGINNING: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?//([^/?#\\]*)")
+_PORT: Final = re.compile(r":\d*\Z")
+_QUERY_KEY: Final = re.compile(r"utm_[a-z_]{1,32}")
+_PARAMETERS: Final = re.compile(r";[\w.-]{1,64}=.*", re.DOTALL)
+_PAIRS: Final = re.compile(r"[&;]")
+#: How deep a value may be percent-encoded and still be understood; deeper ones are dropped.
+_LAYERS: Final = 3
+
+#: Shapes that make a path's segment a token. UUIDs and ObjectIds are the product's own ids, which
+#: identified events may carry; ULIDs and KSUIDs can't be told from tokens.
+_TOKEN_SHAPES: Final[frozenset[Kind | None]] = frozenset(
+    {"jwt", "secret", "ulid", "ksuid", "hex", "token", "card", "iban"}
+)
+#: After one of these words any id is a token, whatever its shape.
+_ANNOUNCING: Final = frozenset(
+    "accept activate auth callback confirm confirmation download invitation invitations invite"
+    " invites join key login magic magic-link otp password recover recovery reset"
+    " reset-password password-reset session sessions share shared signed sso token tokens"
+    " unsubscribe verification verify verify-email".split()
+)
+_SHORTEST_ID: Final = 8
+
+
+def clean_urls(text: str) -> str:
+    """Return the text with every URL and every path in it clean.
+
+    >>> clean_urls("see https://ada:pw@x.org/reset/d41d8cd98f00b204e9800998ecf8427e?next=/a#b.")
+    'see https://x.org/reset/:token.'
+    """
+    if not any(map(text.__contains__, _HINTS)):
+        return text
+    cleaned = _URL_IN_TEXT.sub(_clean_match, text)
+    return text if cleaned == text else cleaned
+
+
+def _clean_match(found: re.Match[str]) -> str:
+    whole = found[0]
+    url = whole.rstrip(_PUNCTUATION)
+    return clean_url(url) + whole[len(url) :]
+
+
+def clean_url(text: str) -> str:
+    """Return one URL, absolute or not, as it may leave.
+
+    >>> clean_url("/reset/eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOjF9.c2ln?next=%2Fhome&utm_source=mail")
+    '/reset/:token?utm_source=mail'
+    """
+    rest, _, _ = text.partition("#")
+    rest, _, query = rest.partition("?")
+    beginning = _BEGINNING.match(rest)
+    origin = ""
+    if beginning:
+        origin, rest = _without_userinfo(beginning, rest)
+    path = _clean_path(rest)
+    kept = "&".join([pair for pair in _PAIRS.split(query) if _may_stay(pair)]) if query else ""
+    cleaned = origin + path + (f"?{kept}" if kept else "")
+    return text if cleaned == text else cleaned
+
+
+def _without_userinfo(beginning: re.Match[str], url: str) -> tuple[str, str]:
+    """Return scheme and host, and the path.
+
+    A password may hold a slash, which ends the host by the book: then what stands for a port is
+    none, and the host comes after the last @.
+    """
+    scheme, authority = beginning[1] or "", beginning[2]
+    rest = url[beginning.end() :]
+    if "%40" in authority:
+        authority = unquote(authority)
+    if "@" in authority:
+        authority = authority.rpartition("@")[2]
+    elif ":" in authority and "@" in rest and not _is_host_and_port(authority):
+        authority, slash, rest = _split_at_slash(rest.rpartition("@")[2])
+        rest = slash + rest
+    return f"{scheme}//{authority}", rest
+
+
+def _is_host_and_port(authority: str) -> bool:
+    return authority.endswith("]") or bool(_PORT.search(authority))
+
+
+def _split_at_slash(text: str) -> tuple[str, str, str]:
+    return text.partition("/")
+
+
+def _clean_path(path: str) -> str:
+    segments = path.split("/")
+    before = ["/", segments[0] or "/", *segments[1:]]
+    return "/".join(map(_clean_segment, before, segments))
+
+
+def _clean_segment(before: str, segment: str) -> str:
+    """Return a path's segment without its parameters (`;jsessionid=…`).
+
+    Behind an empty one, as in `/https://…`, userinfo goes too. `before` is the segment before it,
+    `/` for the first.
+    """
+    if "=" in segment:
+        segment = _PARAMETERS.sub("", segment)
+    if not before and "@" in segment:
+        segment = segment.rpartition("@")[2]
+    if len(segment) < _SHORTEST_ID:
+        return segment
+    decoded = _decoded(segment)
+    if decoded is None or "://" in decoded or (decoded != segment and "?" in decoded):
+        return _OPAQUE
+    if before.casefold() in _ANNOUNCING and _is_id(decoded):
+        return _OPAQUE
+    return _OPAQUE if shape_of(decoded, version=True) in _TOKEN_SHAPES else segment
+
+
+def _is_id(segment: str) -> bool:
+    return any(map(str.isdecimal, segment)) or not (segment.islower() or segment.istitle())
+
+
+def _may_stay(pair: str) -> bool:
+    """Whether a query's `key=value` is a campaign's parameter that holds nothing else."""
+    key, _, value = pair.partition("=")
+    if not _QUERY_KEY.fullmatch(key):
+        return False
+    decoded = _decoded(value.replace("+", " "))
+    return (
+        decoded is not None
+        and not any(sign in decoded for sign in ("//", "?", "=", "\\"))
+        and shape_of(decoded) is None
+    )
+
+
+def _decoded(text: str) -> str | None:
+    """Return the text without percent-encoding, None if it is encoded too often to tell."""
+    for _ in range(_LAYERS):
+        if "%" not in text:
+            return text
+        plain = unquote(text)
+        if plain == text:
+            return text
+        text = plain
+    return None if "%" in text and unquote(text) != text else text

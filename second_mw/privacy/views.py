@@ -1,0 +1,212 @@
+"""What a string says besides itself: its decoded views, and its normal form for comparisons.
+
+An address can hide behind percent-encoding, HTML entities, escapes, JSON in a string, base64 or
+hex; `views` decodes each, two layers deep, so that shapes.py and identity.py judge text as it would be
+read. Nothing here judges. A run that decodes is replaced where it stands, so that there are few
+views and none is longer than a few times the text. Any string is taken and nothing is raised.
+"""
+
+from __future__ import annotations
+
+import binascii
+import html
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import unquote
+
+import msgspec
+
+_LAYERS: Final = 2
+
+#: Labels and words that decode to nothing: small letters behind at most one capital, up to five
+#: digits behind them, a date at the end. Base64 of a text has capitals within, and hex of a text,
+#: if it has six digits or more, is no date: 0x01 to 0x12 are no text.
+_PLAIN: Final = re.compile(
+    r"(?:[A-Z]?[a-z]*\d{0,5}[ _.:/,-]+)*(?:[A-Z]?[a-z]*\d{0,5}|20[0-3]\d(?:0\d|1[0-2])[0-3]\d)"
+)
+_PLAIN_LENGTH: Final = 80
+
+
+def views(text: str) -> tuple[str, ...]:
+    """Return what a text reads as once it is normal or decoded; empty for nearly every label.
+
+    >>> views("workspace_home"), views("mail%3A%20ada%40example.org")
+    ((), ('mail: ada@example.org',))
+    """
+    if len(text) <= _PLAIN_LENGTH and _PLAIN.fullmatch(text):
+        return ()
+    found: dict[str, None] = {text: None}
+    layer = [normal(text)]
+    found.update(dict.fromkeys(layer))
+    for _ in range(_LAYERS):
+        layer = [
+            view
+            for outer in layer
+            for view in map(normal, _decoded(outer))
+            if view and view not in found
+        ]
+        found.update(dict.fromkeys(layer))
+    del found[text]
+    return tuple(found)
+
+
+# The normal form
+
+#: Characters that show nothing, beyond format characters (Cf) and marks (Mn, Me): the fillers of
+#: Hangul, which are letters by their category.
+_FILLERS: Final = frozenset("\u115f\u1160\u3164\uffa0\u17b4\u17b5")
+_UNSEEN: Final = frozenset({"Mn", "Me", "Cf"})
+
+
+def normal(text: str) -> str:
+    """Return a text as it is compared: NFKC, without marks and invisible characters, digits ASCII.
+
+    >>> normal("ｊｏｓé\u200b"), normal("workspace_home")
+    ('jose', 'workspace_home')
+    """
+    if text.isascii():
+        return text
+    text = unicodedata.normalize("NFKD", text)
+    return unicodedata.normalize("NFC", text.translate(dict(_changes(text))))
+
+
+def _changes(text: str) -> Iterator[tuple[int, str | None]]:
+    for character in set(text):
+        category = unicodedata.category(character)
+        if category in _UNSEEN or character in _FILLERS:
+            yield ord(character), None
+        elif category == "Nd":
+            yield ord(character), str(unicodedata.decimal(character))
+
+
+# The decoders
+
+
+def _decoded(text: str) -> Iterator[str]:
+    """Yield what a text reads as under each decoder that has something to decode."""
+    if "%" in text:
+        yield unquote(text)
+    if "&" in text:
+        yield html.unescape(text)
+    if "\\" in text:
+        yield _unescaped(text)
+    if text.lstrip()[:1] in _JSON_BEGINNINGS:
+        yield from _leaves(text)
+    if _MIXED.search(text):
+        yield from _base64(text)
+    if _HEX_PAIRS.search(text):
+        yield _HEX.sub(_hex_read, text)
+
+
+_ESCAPE: Final = re.compile(
+    r"\\(?:u([0-9a-fA-F]{4})|u\{([0-9a-fA-F]{1,5})\}|x([0-9a-fA-F]{2})|(?=[/\"'\\]))"
+)
+
+
+def _unescaped(text: str) -> str:
+    text = _ESCAPE.sub(_character, text)
+    # Two escapes may be one character: a surrogate pair.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _character(found: re.Match[str]) -> str:
+    code = found[1] or found[2] or found[3]
+    return chr(int(code, 16)) if code else ""
+
+
+_JSON_BEGINNINGS: Final = frozenset('{["')
+#: Strings of a JSON document that are views of their own; the rest are one view together.
+_MOST_LEAVES: Final = 64
+
+
+def _leaves(text: str) -> Iterator[str]:
+    """Yield the keys, strings and numbers of a JSON document."""
+    try:
+        pending = [msgspec.json.decode(text)]
+    except (ValueError, RecursionError):
+        return
+    leaves: list[str] = []
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            pending += value.values()
+            pending += value
+        elif isinstance(value, list):
+            pending += value
+        elif isinstance(value, str):
+            leaves.append(value)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            leaves.append(str(value))
+    yield from leaves[:_MOST_LEAVES]
+    if len(leaves) > _MOST_LEAVES:
+        yield "\n".join(leaves[_MOST_LEAVES:])
+
+
+# Somewhere in the base64 of a text a capital follows a letter or a digit, or a letter a digit.
+_MIXED: Final = re.compile(r"[a-z0-9][A-Z]|[A-Z]{2}[a-z0-9]|\d[a-z]")
+_WORD: Final = re.compile(r"[A-Z]?[a-z]+\d*|[A-Z]+\d*|\d+")
+#: Base64 within a text: between whatever is neither letter nor digit; with the standard alphabet's
+#: two signs; with those of the alphabet for URLs.
+_BASE64_RUNS: Final = (
+    ("", re.compile(r"[A-Za-z0-9]{4,}={0,2}")),
+    ("+/", re.compile(r"[A-Za-z0-9+/]{8,}={0,2}")),
+    ("-_", re.compile(r"[A-Za-z0-9_-]{8,}={0,2}")),
+)
+
+
+def _base64(text: str) -> Iterator[str]:
+    for signs, run in _BASE64_RUNS:
+        if not signs or signs[0] in text or signs[1] in text:
+            yield run.sub(_base64_read, text)
+
+
+def _base64_read(found: re.Match[str]) -> str:
+    run = found[0].rstrip("=")
+    if _WORD.fullmatch(run):
+        return found[0]
+    # One character more than whole groups of four can't be the end of anything.
+    run = run[: len(run) - 1] if len(run) % 4 == 1 else run
+    try:
+        raw = binascii.a2b_base64(run.replace("-", "+").replace("_", "/") + "=" * (-len(run) % 4))
+    except binascii.Error:  # pragma: no cover, the run has the alphabet and the length
+        return found[0]
+    return _read(raw) or found[0]
+
+
+_HEX_PAIRS: Final = re.compile(r"(?:[2-7c-eC-E][0-9a-fA-F]){3}")
+_HEX: Final = re.compile(r"(?<![0-9A-Za-z])(?:0[xX])?([0-9a-fA-F]{6,})(?![0-9A-Za-z])")
+
+
+def _hex_read(found: re.Match[str]) -> str:
+    digits = found[1]
+    return _read(bytes.fromhex(digits[: len(digits) & ~1])) or found[0]
+
+
+#: Fewer bytes must all be of a name or an address, or every second word would read as something.
+_SHORT: Final = 6
+_SHORT_TEXT: Final = re.compile(r"[\w@.'+%&;-]+")
+#: From this length on, one byte in seven may be anything: a text may stand within a structure.
+_LONG: Final = 14
+_SPACE: Final = str.maketrans("\t\n\r", "   ")
+
+
+def _read(raw: bytes) -> str | None:
+    """Return the text that bytes hold, None if they are not mostly text."""
+    if len(raw) >= 4 and raw.count(0) * 5 >= len(raw) * 2:
+        raw = raw.replace(b"\0", b"")  # UTF-16 of Latin letters
+    text = raw.decode("utf-8", "replace")
+    if len(raw) < _SHORT:
+        return text if _SHORT_TEXT.fullmatch(text) else None
+    spaced = text.translate(_SPACE)
+    if spaced.isprintable() and "\ufffd" not in text:
+        return text
+    if len(raw) < _LONG:
+        return None
+    readable = sum(map(_is_readable, spaced))
+    return text if readable * 7 >= len(text) * 6 else None
+
+
+def _is_readable(character: str) -> bool:
+    return character.isprintable() and character != "\ufffd"
