@@ -92,7 +92,7 @@ def listen(port: int | None, default: int, what: str) -> socket.socket:
 
 def serve_flask(analytics: Analytics, bound: socket.socket) -> None:
     """Serve the Flask demo until it is told to stop."""
-    import waitress
+    import waitress  # type: ignore[import-untyped]
 
     from demos import flask_host
 

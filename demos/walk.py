@@ -113,6 +113,16 @@ class Walk:
         self.press("[popovertarget=account]")
         self.see("#account strong")
 
+    def usage_data_is_open(self) -> bool:
+        """Whether the dialog of the Usage data settings shows."""
+        return bool(
+            self.driver.execute_script(
+                "const element = document.querySelector('second-usage-data');"
+                "return !!(element && element.shadowRoot && "
+                "element.shadowRoot.querySelector('dialog[open]'))"
+            )
+        )
+
     def go(self, words: str) -> None:
         """Follow a link of the rail."""
         self.press("#rail a", words)
