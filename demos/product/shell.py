@@ -237,12 +237,11 @@ def _workspace_switch(place: Place) -> Html:
         el(
             "button",
             el("img", src="/static/mark.svg", alt="", width=24, height=24),
-            el("span", place.workspace.name),
+            el("span", el("span", "Workspace: ", class_="unseen"), place.workspace.name),
             icon("swap"),
             type="button",
             class_="quiet switch",
             popovertarget="workspaces",
-            aria_label=f"Workspace: {place.workspace.name}. Switch",
         ),
         el(
             "div",
@@ -280,7 +279,7 @@ def _account(place: Place) -> Html:
             mark(person),
             el(
                 "span",
-                el("span", person.name),
+                el("span", el("span", "Account: ", class_="unseen"), person.name),
                 el("span", person.roles[place.workspace.id].capitalize(), class_="muted small"),
                 class_="two-lines",
             ),
@@ -288,7 +287,6 @@ def _account(place: Place) -> Html:
             class_="quiet switch",
             popovertarget="account",
             data_target="profile",
-            aria_label=f"Account: {person.name}",
         ),
         el(
             "div",

@@ -166,7 +166,7 @@ function result(entry) {
   return [
     h(
       "button",
-      { type: "button", class: "tile", onclick: openApp, "aria-label": `Open ${state.app.name}` },
+      { type: "button", class: "tile", onclick: openApp },
       h(
         "span",
         { class: "figures", "aria-hidden": "true" },
