@@ -124,13 +124,16 @@ def _request(environ: Environ) -> Request:
 def _read_body(environ: Environ, limit: int) -> bytes:
     """Return the body; never read past a Content-Length, never block without one (spec §4, 411)."""
     from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
-    from werkzeug.wsgi import get_content_length, get_input_stream
+    from werkzeug.wsgi import get_input_stream
 
-    length = get_content_length(environ)
-    if length is None and not environ.get("wsgi.input_terminated"):
+    has_length = environ.get("CONTENT_LENGTH", "").isdigit()
+    if environ.get("HTTP_TRANSFER_ENCODING", "").strip().lower() == "chunked":
+        has_length = False
+    if not has_length and not environ.get("wsgi.input_terminated"):
         raise Refused("length_required")
     try:
-        body: bytes = get_input_stream(environ, max_content_length=limit).read()
+        # One byte more than allowed tells a body that is too large from one that just fits.
+        body: bytes = get_input_stream(environ, max_content_length=limit + 1).read()
     except RequestEntityTooLarge:
         raise Refused("payload_too_large") from None
     except (BadRequest, OSError):

@@ -104,7 +104,9 @@ class Rulebook:
         normal = judged.normal
         bare = normal.replace("_", "")
         if names.identifies(normal) or not {normal, bare}.isdisjoint(self.catalogue.ident_keys):
-            return judged._replace(rule="identifying_key", secret=False)
+            # A receipt may say the rule's own word; any other spelling is data of the browser's.
+            shown = normal if normal in names.EXACT else ":key"
+            return judged._replace(rule="identifying_key", shown=shown, secret=False)
         if not {normal, bare}.isdisjoint(self.catalogue.text_keys):
             return judged._replace(rule="free_text", secret=False)
         if top and self.drops_undeclared:
@@ -130,8 +132,9 @@ class Rulebook:
         if len(self._warned) < _REMEMBERED:
             self._warned.add((event, key.shown))
             logger.warning(
-                "second_mw redacted the undeclared property %r of %r in an anonymized event; if it "
-                "is a machine word, declare it: Event(%r, {%r: Label})",
+                "second_mw redacted a value of the undeclared property %r of %r in an anonymized "
+                'event. Say in the catalogue what it is: Event(%r, {%r: Label("known", "values")}), '
+                "or Model, Text or Ident",
                 key.shown,
                 event,
                 event,

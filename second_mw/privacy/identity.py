@@ -169,7 +169,7 @@ def identity_of(user: AnalyticsUser, exempt: frozenset[str]) -> Identity:
     for alias in user.aliases:
         if "@" in alias:
             needles.add_email(alias)
-        else:
+        elif len(alias) >= 4:
             needles.add_value(alias)
     if user.email:
         needles.add_email(user.email)

@@ -1,0 +1,147 @@
+"""How a body is read: chunked, without a length, cut short, in many parts."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from typing import Any
+
+import pytest
+from asgiref.testing import ApplicationCommunicator
+
+from tests.hosts import ADA
+
+CAPTURE = "/api/analytics/capture"
+EVENT = b'{"event":"page viewed"}'
+
+
+class Blocks(io.BytesIO):
+    """A socket on which reading past the body blocks for ever."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(body)
+        self._length = len(body)
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0 or self.tell() + size > self._length:
+            raise AssertionError("reading past the body blocks for ever")
+        return super().read(size)
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def post_wsgi(analytics: Any, body: Any, **environ: Any) -> str:
+    statuses: list[str] = []
+    wrapped = analytics.wsgi(lambda *_: [b"host"], user=lambda _: ADA)
+    wrapped(
+        {
+            "REQUEST_METHOD": "POST",
+            "PATH_INFO": CAPTURE,
+            "SERVER_NAME": "app.example",
+            "SERVER_PORT": "80",
+            "CONTENT_TYPE": "application/json",
+            "wsgi.url_scheme": "http",
+            "wsgi.input": body,
+            **environ,
+        },
+        lambda status, headers: statuses.append(status),
+    )
+    return statuses[0]
+
+
+def test_a_wsgi_body_is_never_read_past_its_content_length(make) -> None:
+    assert post_wsgi(make(), Blocks(EVENT), CONTENT_LENGTH=str(len(EVENT))) == "204 No Content"
+
+
+@pytest.mark.parametrize("length", ["", None, "abc"])
+def test_a_wsgi_body_without_a_length_is_not_read(length: str | None, make) -> None:
+    environ = {} if length is None else {"CONTENT_LENGTH": length}
+    assert post_wsgi(make(), Blocks(EVENT), **environ) == "411 Length Required"
+
+
+def test_a_chunked_wsgi_body_is_read_where_the_server_ends_it(make) -> None:
+    environ = {"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}
+    assert post_wsgi(make(), io.BytesIO(EVENT), **environ) == "204 No Content"
+    assert post_wsgi(make(), io.BytesIO(b" " * 300_000), **environ).startswith("413")
+
+
+def test_a_chunked_wsgi_body_that_the_server_does_not_end_is_not_read(make) -> None:
+    assert post_wsgi(make(), Blocks(EVENT), HTTP_TRANSFER_ENCODING="chunked").startswith("411")
+
+
+def test_a_wsgi_body_that_ends_early_is_taken_as_nothing(make) -> None:
+    analytics = make()
+    assert post_wsgi(analytics, io.BytesIO(EVENT), CONTENT_LENGTH="500").startswith("400")
+    assert analytics.stats()["accepted"] == 0
+
+
+def test_a_wsgi_body_whose_socket_breaks_is_taken_as_nothing(make) -> None:
+    class Broken(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            raise ConnectionResetError
+
+    analytics = make()
+    assert post_wsgi(analytics, Broken(), CONTENT_LENGTH="5").startswith("400")
+    assert analytics.stats()["accepted"] == 0
+
+
+def post_asgi(analytics: Any, *messages: dict[str, Any], **headers: str) -> int | None:
+    async def call() -> int | None:
+        wrapped = analytics.asgi(lambda *_: None, user=lambda _: ADA, user_blocks=False)
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": CAPTURE,
+            "scheme": "http",
+            "server": ("app.example", 80),
+            "headers": [
+                (b"content-type", b"application/json"),
+                *((k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()),
+            ],
+        }
+        communicator = ApplicationCommunicator(wrapped, scope)
+        for message in messages:
+            await communicator.send_input(message)
+        await communicator.wait(5)
+        if communicator.output_queue.empty():
+            return None
+        return (await communicator.receive_output(5))["status"]
+
+    return asyncio.run(call())
+
+
+def part(body: bytes, *, more: bool) -> dict[str, Any]:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+def test_an_asgi_body_in_many_parts_without_a_length_is_read(make) -> None:
+    parts = [part(EVENT[i : i + 1], more=True) for i in range(len(EVENT))]
+    assert post_asgi(make(), *parts, {"type": "http.request"}) == 204
+
+
+def test_an_asgi_body_is_read_no_further_than_the_limit(make) -> None:
+    huge = part(b" " * 200_000, more=True)
+    # Three parts were sent, and the end never comes: the second decides.
+    assert post_asgi(make(), huge, huge) == 413
+
+
+def test_a_content_length_over_the_limit_is_refused_unread(make) -> None:
+    assert post_asgi(make(), content_length="300000") == 413
+
+
+def test_a_content_length_that_lies_changes_nothing(make) -> None:
+    assert post_asgi(make(), part(EVENT, more=False), content_length="1") == 204
+    assert post_asgi(make(), part(EVENT, more=False), content_length="abc") == 204
+
+
+def test_a_client_that_goes_away_gets_no_answer_and_takes_nothing(make) -> None:
+    analytics = make()
+    gone = post_asgi(analytics, part(EVENT[:5], more=True), {"type": "http.disconnect"})
+    assert gone is None
+    assert analytics.stats()["accepted"] == 0
