@@ -110,6 +110,7 @@ class Walk:
 
     def open_account(self) -> None:
         """Open the account menu."""
+        self.open_drawer()
         self.press("[popovertarget=account]")
         self.see("#account strong")
 
@@ -125,7 +126,14 @@ class Walk:
 
     def go(self, words: str) -> None:
         """Follow a link of the rail."""
+        self.open_drawer()
         self.press("#rail a", words)
+
+    def open_drawer(self) -> None:
+        """Open the drawer that the rail is in, if the window is a small one."""
+        opener = self.wait(lambda: self._all("[data-open-drawer]")[0], "a page of a workspace")
+        if opener.is_displayed() and opener.get_attribute("aria-expanded") == "false":
+            opener.click()
 
     # Building an app
 
@@ -217,6 +225,8 @@ class Walk:
         def pressed() -> bool:
             found = self._shown(selector, words)
             if found is not None:
+                # Out from under the bars that stay at the top and the bottom.
+                self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
                 found.click()
             return found is not None
 
