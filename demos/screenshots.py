@@ -50,7 +50,7 @@ def chromium() -> Iterator[webdriver.Chrome]:
 class Camera:
     """Takes pictures of what a browser shows, at a size and in a scheme."""
 
-    def __init__(self, driver: webdriver.Chrome, folder: Path) -> None:
+    def __init__(self, driver: webdriver.Chrome, folder: Path = PICTURES) -> None:
         self._driver = driver
         self._folder = folder
 
