@@ -60,11 +60,12 @@ def _token(value: Any) -> str:
 
 
 def _host(value: Any) -> str:
-    text = _text(value).rstrip("/")
+    text = _text(value)
     if "://" not in text:
         raise ConfigurationError(
             "{name} is {value} and has no scheme. Write it with one, such as https://us.i.posthog.com."
         )
+    text = text.rstrip("/")
     parts = urlsplit(text)
     port = parts.port  # raises ValueError for one out of range
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
