@@ -4,8 +4,8 @@
 under `/w/` nothing stays but the words of the product; elsewhere whatever looks like an id goes.
 `Templates` holds another host's own routes: then the shape is the template that matches, or
 `:unknown`. Full URLs that may leave in identified mode are cleaned in urls.py; whether a shape
-holds this user's identity is identity.py's question. Any string is taken, nothing is raised, and a shape
-of a shape is itself.
+holds this user's identity is identity.py's question. Any string is taken, nothing is raised, and a
+shape of a shape is itself.
 """
 
 from __future__ import annotations

@@ -208,6 +208,12 @@ ISSUERS: Final = (
     ("6759", "6759", (12, 13, 14, 15, 16, 17, 18, 19)),
     ("6761", "6763", (12, 13, 14, 15, 16, 17, 18, 19)),
 )
+_ISSUED: Final = {
+    str(prefix): lengths
+    for first, last, lengths in ISSUERS
+    for prefix in range(int(first), int(last) + 1)
+}
+_PREFIX_SIZES: Final = (1, 2, 3, 4)
 _DOUBLED: Final = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 #: What may stand between the digits of a card, an IBAN or a phone number: spaces of any width,
 #: dots, hyphens, dashes of any length and low lines.
@@ -236,10 +242,7 @@ def is_card(digits: str) -> bool:
         return False
     if not digits.isascii():
         digits = "".join(str(int(digit)) for digit in digits)
-    if not any(
-        first <= digits[: len(first)] <= last and len(digits) in lengths
-        for first, last, lengths in ISSUERS
-    ):
+    if not any(len(digits) in _ISSUED.get(digits[:size], ()) for size in _PREFIX_SIZES):
         return False
     numbers = [int(digit) for digit in reversed(digits)]
     return (sum(numbers[::2]) + sum(_DOUBLED[number] for number in numbers[1::2])) % 10 == 0
@@ -274,7 +277,7 @@ def _card_from(text: str, groups: list[Span], first: int) -> Span | None:
         if len(digits) + end - start > _CARD_LENGTHS[-1]:
             break
         digits += text[start:end]
-        if is_card(digits):
+        if len(digits) >= _CARD_LENGTHS[0] and is_card(digits):
             card = Span(groups[first].start, end)
         if end - start < 3:
             break
@@ -406,6 +409,8 @@ def _finders(text: str) -> Iterator[_Finder]:
 
 def first_secret(text: str) -> SecretKind | None:
     """Return the kind of a secret that stands anywhere in the text, None if there is none."""
+    if len(text) < _SHORTEST_SECRET:
+        return None
     for kind, find in _finders(text):
         if next(find(text), None) is not None:
             return kind

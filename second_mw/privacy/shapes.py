@@ -195,7 +195,7 @@ _BETWEEN: Final = SEPARATOR[:-1] + "()/]"
 #: Seven digits near each other: less is no phone number.
 _SEVEN_DIGITS: Final = re.compile(rf"\d(?:{_BETWEEN}{{0,3}}\d){{6}}")
 _PLUS: Final = re.compile(rf"(?:\+|\btel:)[\s(]{{0,2}}\d(?:{_BETWEEN}{{0,3}}\d){{6,14}}(?!\d)")
-_GROUPS: Final = re.compile(rf"\d+(?:{_BETWEEN}{{1,3}}\d+)+")
+_GROUPS: Final = re.compile(rf"(?<!\d)\d+(?:{_BETWEEN}{{1,3}}\d+)+")
 _DIGITS: Final = re.compile(r"\d+")
 #: An ISO 8601 date with or without a time, in the spellings of file names and logs too.
 _DATE: Final = re.compile(

@@ -1,8 +1,8 @@
 """What a string says besides itself: its decoded views, and its normal form for comparisons.
 
 An address can hide behind percent-encoding, HTML entities, escapes, JSON in a string, base64 or
-hex; `views` decodes each, two layers deep, so that shapes.py and identity.py judge text as it would be
-read. Nothing here judges. A run that decodes is replaced where it stands, so that there are few
+hex; `views` decodes each, two layers deep, so that shapes.py and identity.py judge text as it would
+be read. Nothing here judges. A run that decodes is replaced where it stands, so that there are few
 views and none is longer than a few times the text. Any string is taken and nothing is raised.
 """
 
@@ -175,7 +175,8 @@ def _base64_read(found: re.Match[str]) -> str:
     return _read(raw) or found[0]
 
 
-_HEX_PAIRS: Final = re.compile(r"(?:[2-7c-eC-E][0-9a-fA-F]){3}")
+# Three bytes, of which the first begins a character of UTF-8.
+_HEX_PAIRS: Final = re.compile(r"[2-7c-fC-F][0-9a-fA-F]{5}")
 _HEX: Final = re.compile(r"(?<![0-9A-Za-z])(?:0[xX])?([0-9a-fA-F]{6,})(?![0-9A-Za-z])")
 
 
@@ -189,6 +190,7 @@ _SHORT: Final = 6
 _SHORT_TEXT: Final = re.compile(r"[\w@.'+%&;-]+")
 #: From this length on, one byte in seven may be anything: a text may stand within a structure.
 _LONG: Final = 14
+_PRINTABLE: Final = bytes((9, 10, 13, *range(32, 127)))
 _SPACE: Final = str.maketrans("\t\n\r", "   ")
 
 
@@ -196,17 +198,15 @@ def _read(raw: bytes) -> str | None:
     """Return the text that bytes hold, None if they are not mostly text."""
     if len(raw) >= 4 and raw.count(0) * 5 >= len(raw) * 2:
         raw = raw.replace(b"\0", b"")  # UTF-16 of Latin letters
-    text = raw.decode("utf-8", "replace")
+    try:
+        # Invisible characters are no text, but hide some.
+        text = normal(raw.decode())
+    except UnicodeDecodeError:
+        text = ""
     if len(raw) < _SHORT:
         return text if _SHORT_TEXT.fullmatch(text) else None
-    spaced = text.translate(_SPACE)
-    if spaced.isprintable() and "\ufffd" not in text:
+    if text and text.translate(_SPACE).isprintable():
         return text
-    if len(raw) < _LONG:
-        return None
-    readable = sum(map(_is_readable, spaced))
-    return text if readable * 7 >= len(text) * 6 else None
-
-
-def _is_readable(character: str) -> bool:
-    return character.isprintable() and character != "\ufffd"
+    if len(raw) >= _LONG and len(raw.translate(None, _PRINTABLE)) * 7 <= len(raw):
+        return raw.decode("utf-8", "replace")
+    return None

@@ -121,7 +121,7 @@ LEAKS = {
         "aBCDEFGHIJKLMNOPQRST",
         "Zx9" * 50,
         "слово" * 4 + "1234",
-        "Ab" * 80,
+        "Ox" * 80,
     ],
     "path": [
         "/home/ada",
@@ -170,9 +170,9 @@ America/Argentina/Buenos_Aires | 2025-09-29 | 2025-09-29T12:30:45.123Z | 2025-09
 -122.419415500000000 | 1.2.3 | 18.19.0 | node18.19.0 | python3.12.1 | v2.0.0-rc.1 | 10.15.7
 react@18.2.0 | text/html; charset=utf-8 | HTTP/1.1 | 1920x1080 | std::vector | a::before | ~5
 application/vnd.openxmlformats-officedocument.wordprocessingml.document | /api/v1/users | e2e-test
-4111111111111112 | 4111-1111-1111-1112 | DE89370400440532013001 XX | #ffffff | 10 000 | 50% | and/or
+4111111111111112 | 4111-1111-1111-1112 | #ffffff | 10 000 | 50% | and/or
 sk-learn-model-2 | task-management-integration-overview | Bearer token | foo~bar | 1.2.3.4.5
-[redacted:secret] | [redacted:card] | 300.300.300.300 | what? yes! | a @ b | @scope/package
+[redacted:secret] | [redacted:card] | 300.1.1.300 | what? yes! | a @ b | @scope/package
 eyJub3QganNvbg.x.y | 1,234,567,890 | 1111111111111111 | -----BEGIN CERTIFICATE----- | 123-456
 """
 HARMLESS = [word.strip() for line in SURVIVORS.strip().splitlines() for word in line.split(" | ")]

@@ -1,0 +1,160 @@
+"""URLs leave without userinfo, fragment and query, and without tokens in their paths."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from second_mw.privacy.urls import clean_url, clean_urls
+
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOjF9.c2lnbmF0dXJl"
+HASH = "d41d8cd98f00b204e9800998ecf8427e"
+OBJECT_ID = "507f1f77bcf86cd799439011"
+UUID = "8c1fa1b2-0000-4000-8000-0123456789ab"
+
+CLEANED = [
+    # userinfo
+    ("https://ada:pw@x.org/a", "https://x.org/a"),
+    ("https://ada@x.org", "https://x.org"),
+    ("postgres://u:p@h:5432/db", "postgres://h:5432/db"),
+    ("//u:p@h/x", "//h/x"),
+    ("https://u:pa/ss@host/x", "https://host/x"),
+    ("https://u:p@v@host/x", "https://host/x"),
+    ("https://u%3Ap%40host/x", "https://host/x"),
+    ("https://web.archive.org/https://u:p@h/x?z=1", "https://web.archive.org/https://h/x"),
+    # query and fragment
+    ("https://x.org/a?b=c#d", "https://x.org/a"),
+    ("https://x.org/?", "https://x.org/"),
+    ("https://x.org/a#access_token=abc", "https://x.org/a"),
+    ("https://x.org/a#b?utm_source=mail", "https://x.org/a"),
+    ("https://x.org/a?next=%2Fhome&utm_source=mail&q=ada", "https://x.org/a?utm_source=mail"),
+    ("https://x.org/a?utm_source=a;utm_medium=b", "https://x.org/a?utm_source=a&utm_medium=b"),
+    ("?next=/reset", ""),
+    ("search?q=ada", "search"),
+    ("https://[::1]:80/x?q", "https://[::1]:80/x"),
+    ("https://x.org/a;jsessionid=AB12;v=1/b", "https://x.org/a/b"),
+    # campaigns that carry something else
+    (f"https://x.org/?utm_source={quote('https://y.org/?a=b', safe='')}", "https://x.org/"),
+    ("https://x.org/?utm_campaign=ada%40example.org", "https://x.org/"),
+    (f"https://x.org/?utm_campaign={JWT}", "https://x.org/"),
+    ("https://x.org/?utm_term=%2525252540", "https://x.org/"),
+    ("https://x.org/?utm_source=%2Freset%3Ftoken%3Da", "https://x.org/"),
+    ("https://x.org/?utm_1234567=a", "https://x.org/"),
+    ("https://x.org/?UTM_source=a", "https://x.org/"),
+    # tokens in the path
+    (f"https://x.org/reset/{JWT}?next=/", "https://x.org/reset/:token"),
+    (f"/reset/{JWT}", "/reset/:token"),
+    (f"/a/{HASH}/b", "/a/:token/b"),
+    ("/a/Zx9Yw8Vu7Ts6Rq5Po4Nm3", "/a/:token"),
+    ("/a/%65%79" + JWT[2:], "/a/:token"),
+    ("/a/ghp_abcdefghijklmnopqrst0123456789", "/a/:token"),
+    ("/a/https%3A%2F%2Fu%3Ap%40h%2F", "/a/:token"),
+    ("/a/b%3Ftoken%3Dabc", "/a/:token"),
+    ("/a/%2525252541bc", "/a/:token"),
+    (f"/reset-password/{UUID}", "/reset-password/:token"),
+    (f"/share/{OBJECT_ID}/x", "/share/:token/x"),
+    ("/invite/aBcdEfgh", "/invite/:token"),
+    ("/Verify/12345678", "/Verify/:token"),
+]
+
+UNCHANGED = [
+    "",
+    "/",
+    "https://x.org",
+    "https://x.org/w/acme/apps",
+    f"https://x.org/w/{OBJECT_ID}/apps/{UUID}",
+    "https://x.org/a?utm_source=mail&utm_campaign=spring_2026",
+    "https://medium.com/@user/x",
+    "/login/callback",
+    "/settings/integrations",
+    "/reset/:token",
+    "/share/Overview",
+    "/models/claude-sonnet-4-5-20250929",
+    "/docs/v1.2.3.4/index.html",
+    "mailto:ada@x.org",
+    "C:\\Users\\ada",
+    "workspace_home",
+    "caf%C3%A9",
+    "100%25 sure",
+]
+
+IN_TEXT = [
+    (
+        "see https://u:p@x.org/a?b=c, and (http://y.z/?q#f).",
+        "see https://x.org/a, and (http://y.z/).",
+    ),
+    ("GET /api/login?token=abc 404", "GET /api/login 404"),
+    (f"GET /reset/{JWT}?next=/home 404", "GET /reset/:token 404"),
+    ("go to acme.com/reset?t=1!", "go to acme.com/reset!"),
+    ("go to acme.com?token=1", "go to acme.com"),
+    ('{"u":"https://x.y/?a=b","v":1}', '{"u":"https://x.y/","v":1}'),
+    ("[link](https://x.y/z?q=1)", "[link](https://x.y/z)"),
+    ("www.x.org/?a=b is", "www.x.org/ is"),
+    ("xhttps://u:p@h/", "xhttps://h/"),
+    ("a\nhttps://x.y/#z\nb", "a\nhttps://x.y/\nb"),
+    ("from redis://:pw@cache:6379/0", "from redis://cache:6379/0"),
+    ("https://a.b/?x https://c.d/?y", "https://a.b/ https://c.d/"),
+]
+
+TEXT_UNCHANGED = [
+    "no address at all",
+    "what? yes # no / 2",
+    "and/or, either /or",
+    "a </div> stays",
+    "README.md#usage e.g./i.e.",
+    "if x? then y: https://x.org/a.",
+    "1/2 + 3/4 = 5/4",
+    "TypeError: a?.b is undefined",
+]
+
+
+@pytest.mark.parametrize(("url", "cleaned"), CLEANED)
+def test_a_url_leaves_clean(url: str, cleaned: str) -> None:
+    assert clean_url(url) == cleaned
+
+
+@pytest.mark.parametrize("url", UNCHANGED)
+def test_a_clean_url_comes_back_as_the_same_object(url: str) -> None:
+    assert clean_url(url) is url
+
+
+@pytest.mark.parametrize(("text", "cleaned"), IN_TEXT)
+def test_urls_inside_a_text_are_cleaned_and_the_text_stays(text: str, cleaned: str) -> None:
+    assert clean_urls(text) == cleaned
+
+
+@pytest.mark.parametrize("text", [*TEXT_UNCHANGED, *UNCHANGED])
+def test_a_text_with_nothing_to_clean_comes_back_as_the_same_object(text: str) -> None:
+    assert clean_urls(text) is text
+
+
+@pytest.mark.parametrize("url", [url for url, _ in CLEANED if "://" in url and url[-1] != "?"])
+def test_a_url_is_cleaned_inside_a_text_as_it_is_alone(url: str) -> None:
+    assert clean_urls(f"at {url} now") == f"at {clean_url(url)} now"
+
+
+PIECES = st.sampled_from(
+    [
+        *("https://", "//", "/", "?", "#", "@", ":", ";", "=", "&", "%", "%25", "%40", "%2F", "."),
+        *("utm_source=", "a", "reset", "x.org", JWT, HASH, UUID, " ", '"', ")", "u:p@", "\\", "é"),
+        *("www.", ":token", "jsessionid=1", "aBcdEfgh1", "[", "]", "<", "\n"),
+    ]
+)
+TEXTS = st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=14).map("".join))
+
+
+@given(TEXTS)
+def test_cleaning_twice_is_cleaning_once(text: str) -> None:
+    assert clean_url(clean_url(text)) == clean_url(text)
+    assert clean_urls(clean_urls(text)) == clean_urls(text)
+
+
+@given(TEXTS)
+def test_a_clean_url_has_no_fragment_and_no_query_but_the_campaigns(text: str) -> None:
+    url = clean_url(text)
+    assert "#" not in url
+    query = url.partition("?")[2]
+    assert all(pair.startswith("utm_") for pair in query.split("&") if query)
