@@ -1,0 +1,138 @@
+"""The scan for a user's identity: what hits, and what only looks alike."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from second_mw import AnalyticsUser
+from second_mw.privacy.identity import folded, holds, holds_number, identity_of
+
+HITS: list[tuple[dict[str, object], str]] = [
+    # names: whole words, bounded by _ - digits and a change to upper case
+    ({"name": "Ada Lovelace"}, "ada"),
+    ({"name": "Ada Lovelace"}, "by_ada"),
+    ({"name": "Ada Lovelace"}, "ada2"),
+    ({"name": "Ada Lovelace"}, "byAda"),
+    ({"name": "Ada Lovelace"}, "AdaX"),
+    ({"name": "Ada Lovelace"}, "lovelace/ada"),
+    # the full name, its parts joined by nothing, - _ or .
+    ({"name": "Bo Li"}, "boli"),
+    ({"name": "Bo Li"}, "bo-li"),
+    ({"name": "Bo Li"}, "x.bo_li.y"),
+    ({"name": "Bo Li"}, "BoLi"),
+    ({"name": "Bo"}, "bo"),
+    # any script, accents, apostrophes, hyphens
+    ({"name": "José Núñez"}, "jose"),
+    ({"name": "José Núñez"}, "JOSÉ"),
+    ({"name": "Zoë O'Brien"}, "obrien"),
+    ({"name": "Zoë O'Brien"}, "o'brien"),
+    ({"name": "Zoë O’Brien"}, "brien"),
+    ({"name": "Jean-Luc Picard"}, "jean-luc"),
+    ({"name": "Jean-Luc Picard"}, "jeanluc"),
+    ({"name": "王小明"}, "x王小明y"),
+    ({"name": "Анна Петрова"}, "АННА"),
+    ({"name": "Ἀσπασία"}, "ασπασια"),
+    ({"name": "Weiß"}, "weiss"),
+    ({"name": "Ada"}, "ａｄａ"),
+    ({"name": "Ada"}, "a\u200bda"),
+    # e-mail: the address, its local part, its base, its domain
+    ({"email": "ada.l@calc.example"}, "x ada.l@calc.example y"),
+    ({"email": "Ada.L@Calc.Example"}, "ada.l@calc.example"),
+    ({"email": "ada.l@calc.example"}, "ada.l"),
+    ({"email": "ada.l@calc.example"}, "adal"),
+    ({"email": "ada.l@calc.example"}, "ada_l"),
+    ({"email": "ada.l@calc.example"}, "www.calc.example"),
+    ({"email": "lovelace+shop@gmail.com"}, "lovelace"),
+    ({"email": "lovelace+shop@gmail.com"}, "lovelace@gmail.com"),
+    ({"email": "lovelace+shop@gmail.com"}, "lovelace+shop"),
+    ({"email": "no-at-sign"}, "no-at-sign"),
+    # ids: anywhere from 8 characters, whole words below, whole values below 4
+    ({"id": "usr_12345678"}, "x-usr_12345678-y"),
+    ({"id": "usr_12345678"}, "xUSR_12345678y"),
+    ({"id": "usr_123"}, "by-usr_123"),
+    ({"id": "enchantress"}, "by-enchantress"),
+    ({"id": "7a"}, "7a"),
+    ({"id": "4815"}, "v4815"),
+    ({"id": "4815"}, "4815-x"),
+    ({"workspaces": {"w_engine_room": None}}, "x-w_engine_room"),
+    ({"aliases": ("countess of x",)}, "countess-of-x"),
+    ({"aliases": ("count@ess.example",)}, "count@ess.example"),
+    ({"aliases": ("CUST-0042-77",)}, "cust-0042-77"),
+]
+
+MISSES: list[tuple[dict[str, object], str]] = [
+    ({"name": "Ada Lovelace"}, "canada"),
+    ({"name": "Ada Lovelace"}, "adaptive"),
+    ({"name": "Ada Lovelace"}, "lovelaceada"),
+    ({"name": "Ada B. Lovelace"}, "b"),  # initials are no match
+    ({"name": "Bo Li"}, "bo"),
+    ({"name": "Bo Li"}, "li"),
+    ({"name": "Bo Li"}, "bolivia"),
+    ({"name": "Jo"}, "john"),
+    ({"name": "X"}, "x"),
+    ({"email": "ada@gmail.com"}, "gmail.com"),
+    ({"email": "ada@gmail.com"}, "ada"),  # a local part of 3
+    ({"id": "usr_123"}, "usr_1234"),
+    ({"id": "enchantress"}, "enchantresses"),
+    ({"id": "7a"}, "x7a"),
+    ({"id": "4815"}, "48151"),
+    ({"id": "4815"}, "14815"),
+    ({"id": "481"}, "v481"),
+    ({}, "anything at all"),
+    ({"name": ""}, ""),
+]
+
+
+def user(fields: dict[str, object]) -> AnalyticsUser:
+    return AnalyticsUser(**{"id": "somebody-else-0", **fields})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("fields", "text"), HITS)
+def test_a_value_that_holds_identity_hits(fields: dict[str, object], text: str) -> None:
+    assert holds(identity_of(user(fields), frozenset()), text)
+
+
+@pytest.mark.parametrize(("fields", "text"), MISSES)
+def test_a_value_that_only_looks_alike_does_not(fields: dict[str, object], text: str) -> None:
+    assert not holds(identity_of(user(fields), frozenset()), text)
+
+
+@pytest.mark.parametrize(
+    ("user_id", "number", "hits"),
+    [
+        ("48151", 48151, True),
+        ("48151", -48151, True),
+        ("48151", 48151.5, True),
+        ("48151", 481510, False),
+        ("48151", 148151, False),
+        ("4815", 4815, False),  # four digits stand in numbers by chance
+        ("u48151", 48151, False),
+    ],
+)
+def test_a_number_is_compared_with_numeric_ids(user_id: str, number: float, hits: bool) -> None:
+    assert holds_number(identity_of(AnalyticsUser(user_id), frozenset()), number) is hits
+
+
+def test_words_that_are_exempt_are_no_identity() -> None:
+    identity = identity_of(AnalyticsUser("u_1234567", name="Ann Page"), frozenset({"page"}))
+    assert not holds(identity, "page-view")
+    assert holds(identity, "ann")
+    assert holds(identity, "ann-page")
+
+
+@given(st.text(), st.text(min_size=1), st.emails())
+def test_any_text_can_be_compared(text: str, name: str, email: str) -> None:
+    identity = identity_of(AnalyticsUser("u", name=name, email=email), frozenset())
+    assert holds(identity, text) in (True, False)
+    assert folded(folded(text)) == folded(text)
+
+
+@given(
+    st.text(st.characters(categories=["L"]), min_size=3), st.text(st.characters(categories=["P"]))
+)
+def test_a_name_between_punctuation_always_hits(name: str, around: str) -> None:
+    identity = identity_of(AnalyticsUser("u_1234567", name=name), frozenset())
+    if folded(name).strip():
+        assert holds(identity, f"{around} {name} {around}")
