@@ -119,8 +119,8 @@ def _demo(walk: Walk, camera: Camera) -> None:
     camera.take_all("settings")
     walk.open_account()
     camera.take("account-menu")
-    walk.press("[data-second-settings]")
-    walk.wait(walk.usage_data_is_open, "the dialog")
+    walk.go("Library")
+    walk.open_usage_data()
     camera.take_all("usage-data")
 
 

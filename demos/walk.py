@@ -19,6 +19,7 @@ from selenium.common.exceptions import (
     ElementClickInterceptedException,
     ElementNotInteractableException,
     NoSuchElementException,
+    NoSuchShadowRootException,
     StaleElementReferenceException,
 )
 from selenium.webdriver.common.by import By
@@ -36,6 +37,7 @@ PASSING = (
     ElementClickInterceptedException,
     ElementNotInteractableException,
     NoSuchElementException,
+    NoSuchShadowRootException,
     StaleElementReferenceException,
 )
 
@@ -114,15 +116,33 @@ class Walk:
         self.press("[popovertarget=account]")
         self.see("#account strong")
 
-    def usage_data_is_open(self) -> bool:
-        """Whether the dialog of the Usage data settings shows."""
-        return bool(
-            self.driver.execute_script(
-                "const element = document.querySelector('second-usage-data');"
-                "return !!(element && element.shadowRoot && "
-                "element.shadowRoot.querySelector('dialog[open]'))"
-            )
-        )
+    def open_usage_data(self) -> None:
+        """Open the Usage data settings from the account menu, and wait for what they say."""
+        self.open_account()
+        self.press("#account button", "Usage data settings")
+        self.wait(lambda: self._dialog("#anonymize[aria-disabled=false]"), "the dialog's switches")
+
+    def send_with_name(self) -> None:
+        """Turn anonymity off in the Usage data settings, and close them."""
+        self.open_usage_data()
+        self.wait(lambda: self._dialog("#anonymize")).click()
+        self.wait(lambda: self._dialog(".confirm .yes")).click()
+        self._close_usage_data("false")
+
+    def stay_anonymous(self) -> None:
+        """Turn anonymity on again, and close the settings."""
+        self.open_usage_data()
+        self.wait(lambda: self._dialog("#anonymize")).click()
+        self._close_usage_data("true")
+
+    def _close_usage_data(self, is_anonymized: str) -> None:
+        done = f"#anonymize[aria-checked={is_anonymized}][aria-disabled=false]"
+        self.wait(lambda: self._dialog(done), "the saved choice")
+        self.wait(lambda: self._dialog("button.close")).click()
+
+    def _dialog(self, selector: str) -> WebElement:
+        host = self.driver.find_element(By.CSS_SELECTOR, "second-usage-data")
+        return host.shadow_root.find_element(By.CSS_SELECTOR, f"dialog[open] {selector}")
 
     def go(self, words: str) -> None:
         """Follow a link of the rail."""

@@ -228,6 +228,39 @@ def test_no_page_breaks_its_own_policy(walked: Walked) -> None:
     assert wrong == []
 
 
+def test_whoever_turns_anonymity_off_is_identified_from_then_on_and_not_before(
+    driver: webdriver.Chrome,
+) -> None:
+    maren = PEOPLE[0]
+    with demo("flask") as (address, store):
+        walk = Walk(driver, address)
+        walk.sign_in("Maren")
+        walk.go("Library")
+        walk.send_with_name()
+        walk.go("New app")
+        walk.start_app()
+        walk.pick("Start with the count")
+        walk.stay_anonymous()
+        walk.sign_out()
+        events = store.events
+    named = [event for event in events if event["distinct_id"] == maren.id]
+    others = [event for event in events if event["distinct_id"] != maren.id]
+    assert named[0]["event"] == "$identify"
+    assert named[0]["properties"]["$set"]["email"] == maren.email
+    assert all(event["distinct_id"].startswith("anon_") for event in others)
+    # The id from before the choice is gone: what follows the way back can't be joined to it.
+    assert others[0]["distinct_id"] != others[-1]["distinct_id"]
+    assert "anon_" not in json.dumps(named)
+    chat = next(event for event in named if event["event"] == "chat initiated")["properties"]
+    assert chat["app_name"] == "Stock watch"
+    assert chat["message"].startswith("A stock count")
+    assert chat["workspace_id"] == "kestrel-coffee"
+    assert chat["$pathname"] == "/w/kestrel-coffee"
+    anonymous = json.dumps(others)
+    assert maren.id not in anonymous
+    assert "kestrel" not in anonymous
+
+
 def test_the_demo_can_be_walked_on_a_phone(driver: webdriver.Chrome) -> None:
     with demo("flask") as (address, store):
         screenshots.Camera(driver).look(screenshots.PHONE)
