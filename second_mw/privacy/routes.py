@@ -182,7 +182,17 @@ class Templates:
         compiled = [(_named(template), _pattern(template), template) for template in templates]
         compiled.sort(key=lambda entry: (-_fixed(entry[2]), entry[0]))
         self._names = frozenset(name for name, _, _ in compiled)
-        self._templates = tuple(_Template(pattern, name) for name, pattern, _ in compiled)
+        # A host has hundreds of routes, and few under one first word.
+        self._open: list[_Template] = []
+        self._under: dict[str, list[_Template]] = {_first(name): [] for name in self._names}
+        for name, pattern, _ in compiled:
+            template = _Template(pattern, name)
+            first = _first(name)
+            if ":" not in first:
+                self._under[first].append(template)
+                continue
+            for under in (self._open, *self._under.values()):
+                under.append(template)
 
     def match(self, path: str) -> str:
         """Return the template that a path, or a shape, belongs to, in `:name` form."""
@@ -191,10 +201,15 @@ class Templates:
         path = "/" + "/".join(_segments(path))
         if path in self._names:
             return path
-        for template in self._templates:
+        for template in self._under.get(_first(path), self._open):
             if template.pattern.fullmatch(path):
                 return template.name
         return UNKNOWN
+
+
+def _first(path: str) -> str:
+    """Return the first segment of a path that begins with a slash."""
+    return path.split("/", 2)[1]
 
 
 def _named(template: str) -> str:

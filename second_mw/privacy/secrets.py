@@ -238,8 +238,6 @@ _CARD_LENGTHS: Final = range(12, 20)
 
 def is_card(digits: str) -> bool:
     """Whether these digits are a card's: issuer, length and Luhn's check digit."""
-    if len(digits) not in _CARD_LENGTHS:
-        return False
     if not digits.isascii():
         digits = "".join(str(int(digit)) for digit in digits)
     if not any(len(digits) in _ISSUED.get(digits[:size], ()) for size in _PREFIX_SIZES):
@@ -248,9 +246,9 @@ def is_card(digits: str) -> bool:
     return (sum(numbers[::2]) + sum(_DOUBLED[number] for number in numbers[1::2])) % 10 == 0
 
 
-def card_of_number(value: int) -> bool:
-    """Whether a whole number of a JSON document is a card number."""
-    return 10**11 <= value < 10**19 and is_card(str(value))
+def card_of_number(value: float) -> bool:
+    """Whether a number of a JSON document is whole and a card number."""
+    return 10**11 <= value < 10**19 and value == int(value) and is_card(str(int(value)))
 
 
 def _cards(text: str) -> Iterator[Span]:

@@ -315,6 +315,6 @@ def shape_of(text: str, *, version: bool = False) -> Kind | None:
     return None
 
 
-def number_shape(value: int) -> Kind | None:
+def number_shape(value: float) -> Kind | None:
     """Return `card` for a whole number that is a card's; no other number has a shape."""
     return "card" if card_of_number(value) else None

@@ -222,3 +222,12 @@ def test_the_shape_of_a_shape_is_itself(path: str) -> None:
 @given(st.text(alphabet="abcdefgh", min_size=1), st.text(alphabet="ijklmnop", min_size=1))
 def test_nothing_but_known_words_stays_under_a_workspace(workspace: str, segment: str) -> None:
     assert route_shape(f"/w/{workspace}/apps/{segment}x") == "/w/:workspace/apps/:segment"
+
+
+def test_a_template_that_begins_with_a_parameter_is_tried_for_every_path() -> None:
+    templates = Templates(("/{lang}/home", "/about/{page}", "/{lang}-{region}/x", "/about/us"))
+    assert route_shape("/about/home", templates) == "/about/:page"
+    assert route_shape("/de/home", templates) == "/:lang/home"
+    assert route_shape("/de-at/x", templates) == "/:lang-:region/x"
+    assert route_shape("/about/us", templates) == "/about/us"
+    assert route_shape("/de/nope", templates) == ":unknown"
