@@ -1,0 +1,287 @@
+"""One lease's way to PostHog: attempts, retries, halves, verdicts, and back into the store.
+
+Here a ruling is carried out. What an answer means stands in `verdicts.py`, when a batch leaves in
+`dispatcher.py`. A batch is retried as it was leased, its lease held meanwhile, until its round is
+used up; whatever then is not settled goes back into the store, unharmed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from second_mw.forwarder.circuit import PROBE_AFTER, SUSPECTS_WAIT, Circuit, Refusals
+from second_mw.forwarder.exchange import Batch, Codec, NoAnswer, Request, Transport
+from second_mw.forwarder.losses import Ledger
+from second_mw.forwarder.retry import BETWEEN_ROUNDS, backoff
+from second_mw.forwarder.verdicts import Ruling, ruling_of_absence
+from second_mw.outbox.base import Entry, Store
+
+logger = logging.getLogger("second_mw")
+
+#: An event that can't be written as JSON will never be; nobody has to ask PostHog.
+_UNENCODABLE: Final = "unencodable"
+
+
+class Shift(Protocol):
+    """How much time a thread that delivers still has."""
+
+    def pause(self, seconds: float) -> bool:
+        """Wait; return False, at once, if the time left is shorter than that."""
+        ...
+
+    def time_left(self) -> float | None:
+        """Seconds that are left, None while there is no end in sight."""
+        ...
+
+
+class _End(NamedTuple):
+    """Why delivery stops before everything is settled, and when the rest may be leased again."""
+
+    not_before: float
+
+
+class _Job:
+    """What is not settled yet of one lease.
+
+    Args:
+        entries: as leased.
+        attempts: how many attempts one round has.
+    """
+
+    def __init__(self, entries: Sequence[Entry], attempts: int) -> None:
+        self.open = {entry.key for entry in entries}
+        self.attempts = attempts
+        self.held_at = time.monotonic()
+        #: Refused alone, but not buried before it is clear that the sender is not to blame.
+        self.refused: dict[str, str] = {}
+
+
+class Delivery:
+    """Delivers leased entries; shared by all threads that do.
+
+    Args:
+        store: where the entries were leased.
+        codec: PostHog's protocol.
+        ledger, circuit, refusals: the forwarder's.
+        ttl: seconds of a lease.
+        max_retries: of one round.
+        random: 0.0 to 1.0, for the backoff's jitter.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        codec: Codec,
+        *,
+        ledger: Ledger,
+        circuit: Circuit,
+        refusals: Refusals,
+        ttl: float,
+        max_retries: int,
+        random: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._codec = codec
+        self._ledger = ledger
+        self._circuit = circuit
+        self._refusals = refusals
+        self._ttl = ttl
+        self._max_retries = max_retries
+        self._random = random
+
+    def run(
+        self, entries: Sequence[Entry], transport: Transport, shift: Shift, *, probe: bool = False
+    ) -> None:
+        """Deliver these entries, or give back what can't be delivered now.
+
+        A probe is one attempt: it asks whether PostHog is there, and is not to press it.
+        """
+        job = _Job(entries, attempts=1 if probe else 1 + self._max_retries)
+        todo = [Batch.of(part, time.time()) for part in reversed(_without_repeats(entries))]
+        while todo:
+            batch = todo.pop()
+            batch, ruling = self._round(batch, job, transport, shift)
+            if isinstance(ruling, _End):
+                self._give_back(job, ruling)
+                return
+            if ruling.about != "halve":
+                continue
+            if len(batch.entries) > 1:
+                todo.extend(reversed(batch.halves(time.time())))
+            elif (end := self._refuse(batch.entries[0], ruling, job)) is not None:
+                self._give_back(job, end)
+                return
+        self._bury_refused(job)
+
+    def _round(
+        self, batch: Batch, job: _Job, transport: Transport, shift: Shift
+    ) -> tuple[Batch, Ruling | _End]:
+        """Send a batch until it is settled, is to be halved, or delivery must end."""
+        attempt = 1
+        while True:
+            left = shift.time_left()
+            if left is not None and left <= 0:
+                return batch, _End(0.0)
+            self._renew(job)
+            ruling = self._attempt(batch, attempt, transport, left)
+            if ruling.about == "events":
+                batch = self._settle(batch, ruling, job)
+                if not batch.entries:
+                    return batch, ruling
+            elif ruling.about != "retry":
+                return batch, ruling if ruling.about == "halve" else self._open(ruling)
+            if attempt >= job.attempts:
+                return batch, self._used_up(ruling)
+            delay = max(backoff(attempt, self._random), ruling.retry_after or 0.0)
+            if not self._hold(delay, job, shift):
+                # Without a word from PostHog the next process may try at once.
+                return batch, _End(ruling.retry_after or 0.0)
+            logger.debug("attempt %d did not deliver (%s), retrying", attempt, ruling.reason)
+            self._ledger.sent_again(len(batch.entries))
+            attempt += 1
+
+    def _attempt(
+        self, batch: Batch, attempt: int, transport: Transport, left: float | None
+    ) -> Ruling:
+        request = self._encoded(batch, attempt)
+        if request is None:
+            return Ruling("halve", _UNENCODABLE)
+        started = time.monotonic()
+        answer = transport.send(request, left)
+        if isinstance(answer, NoAnswer):
+            return ruling_of_absence(answer)
+        self._ledger.answered(time.monotonic() - started)
+        return self._codec.judge(answer, batch, time.time())
+
+    def _encoded(self, batch: Batch, attempt: int) -> Request | None:
+        """Return the request, None if one of the entries can't be written as JSON."""
+        try:
+            return self._codec.request(batch, attempt, time.time())
+        except Exception:
+            # Whatever is wrong with one entry must not hold up the others for ever. No traceback:
+            # it could show a value.
+            logger.debug("a batch of %d can't be encoded", len(batch.entries))
+            return None
+
+    def _settle(self, batch: Batch, ruling: Ruling, job: _Job) -> Batch:
+        """Carry out the verdicts; return the batch with what is to be sent again."""
+        by_result: dict[str, list[str]] = {"delivered": [], "retry": [], "dead": []}
+        for key, verdict in ruling.verdicts.items():
+            by_result[verdict.result].append(key)
+        if delivered := by_result["delivered"]:
+            self._store.ack(delivered)
+            job.open.difference_update(delivered)
+            self._ledger.delivered(len(delivered))
+            self._refusals.succeeded()
+            # Others are taken, so those that were refused alone are to blame themselves.
+            self._bury_refused(job)
+        self._bury({key: ruling.verdicts[key].reason for key in by_result["dead"]}, job)
+        self._works()
+        return batch.only(frozenset(by_result["retry"]))
+
+    def _refuse(self, entry: Entry, ruling: Ruling, job: _Job) -> _End | None:
+        """Put aside an event that was refused alone; return an end if the sender is to blame."""
+        if ruling.reason == _UNENCODABLE:
+            self._bury({entry.key: ruling.reason}, job)
+            return None
+        if self._refusals.about_sender(entry.key):
+            suspects = [*job.refused, entry.key]
+            self._refusals.suspect(suspects)
+            self._store.release(suspects, SUSPECTS_WAIT)
+            job.open.difference_update(suspects)
+            look_at = "every event is refused: SECOND_POSTHOG_HOST and SECOND_POSTHOG_TOKEN"
+            return self._open(Ruling("sender", "all_refused", look_at=look_at))
+        job.refused[entry.key] = ruling.reason
+        return None
+
+    def _bury_refused(self, job: _Job) -> None:
+        if job.refused:
+            reasons, job.refused = job.refused, {}
+            self._bury(reasons, job)
+            # PostHog looked into an event, so the way to it is open.
+            self._works()
+
+    def _bury(self, reasons: dict[str, str], job: _Job) -> None:
+        if not reasons:
+            return
+        self._store.bury(reasons)
+        job.open.difference_update(reasons)
+        for word, count in Counter(_word(reason) for reason in reasons.values()).items():
+            self._ledger.buried(word, count)
+
+    def _hold(self, delay: float, job: _Job, shift: Shift) -> bool:
+        """Wait with the lease held; return False if there is no time for it."""
+        left = shift.time_left()
+        if left is not None and left <= delay:
+            return False
+        while delay > 0:
+            step = min(delay, self._ttl / 3)
+            if not shift.pause(step):
+                return False
+            delay -= step
+            self._renew(job)
+        return True
+
+    def _renew(self, job: _Job) -> None:
+        """Hold the lease on, long before it runs out, and not at every turn."""
+        now = time.monotonic()
+        if now - job.held_at >= self._ttl / 4:
+            self._store.renew(sorted(job.open), self._ttl)
+            job.held_at = now
+
+    def _give_back(self, job: _Job, end: _End) -> None:
+        if job.open:
+            self._store.release(sorted(job.open), end.not_before)
+
+    def _used_up(self, ruling: Ruling) -> _End:
+        wait = max(BETWEEN_ROUNDS, ruling.retry_after or 0.0)
+        if ruling.about == "retry" and self._circuit.open(ruling.reason, wait):
+            logger.warning(
+                "PostHog did not take events (%s); they wait, one probe every %.0f s. Look at: %s",
+                ruling.reason,
+                wait,
+                ruling.look_at,
+            )
+        return _End(wait)
+
+    def _open(self, ruling: Ruling) -> _End:
+        """Open the circuit for what is about the sender, or for a 429."""
+        wait = max(
+            PROBE_AFTER if ruling.about == "sender" else BETWEEN_ROUNDS, ruling.retry_after or 0.0
+        )
+        if self._circuit.open(ruling.reason, wait):
+            logger.log(
+                logging.ERROR if ruling.about == "sender" else logging.WARNING,
+                "PostHog can't be sent to (%s); events wait, one probe every %.0f s. Look at: %s",
+                ruling.reason,
+                wait,
+                ruling.look_at,
+            )
+        # The circuit keeps this process quiet. Nothing is wrong with the events, so a process
+        # with better settings may have them at once; after a 429 nobody may.
+        return _End(0.0 if ruling.about == "sender" else wait)
+
+    def _works(self) -> None:
+        if self._circuit.close():
+            logger.info("PostHog takes events again")
+
+
+def _without_repeats(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """Return the entries in as few lists as it takes for no uuid to be twice in one of them."""
+    parts: list[list[Entry]] = []
+    seen: Counter[str] = Counter()
+    for entry in entries:
+        uuid = entry.payload.uuid.lower()
+        if seen[uuid] == len(parts):
+            parts.append([])
+        parts[seen[uuid]].append(entry)
+        seen[uuid] += 1
+    return parts
+
+
+def _word(reason: str) -> str:
+    return reason.partition(":")[0]

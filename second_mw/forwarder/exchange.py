@@ -1,0 +1,152 @@
+"""What passes between the forwarder's parts: a batch, the request made of it, PostHog's answer.
+
+Values and protocols only. The codecs (`v0.py`, `v1.py`) make a request of a batch and a ruling of
+an answer without any I/O; a transport (`transport.py`) carries a request there and an answer back.
+"""
+
+from __future__ import annotations
+
+import gzip
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
+
+import msgspec
+
+from second_mw.outbox.base import Entry
+from second_mw.payload import rfc3339
+from second_mw.version import VERSION
+
+if TYPE_CHECKING:
+    from second_mw.forwarder.verdicts import Ruling
+
+USER_AGENT: Final = f"second-mw/{VERSION}"
+# JSON of this kind shrinks to a tenth at level 3 already; higher levels cost time, not bytes.
+_GZIP_LEVEL: Final = 3
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Entries that travel in one request, over all its retries.
+
+    Args:
+        entries: in the order of the outbox; no uuid twice.
+        request_id: a UUID, the same over all retries.
+        created_at: RFC 3339, when the batch was made, the same over all retries.
+    """
+
+    entries: tuple[Entry, ...]
+    request_id: str
+    created_at: str
+
+    @classmethod
+    def of(cls, entries: Sequence[Entry], now: float) -> Batch:
+        """Make a new request's batch at `now`, seconds since the epoch."""
+        return cls(tuple(entries), str(uuid.uuid4()), at(now))
+
+    @property
+    def keys(self) -> list[str]:
+        """The entries' keys in their store."""
+        return [entry.key for entry in self.entries]
+
+    def only(self, keys: Collection[str]) -> Batch:
+        """Return the same request with these entries only, in their old order."""
+        kept = tuple(entry for entry in self.entries if entry.key in keys)
+        return msgspec.structs.replace(self, entries=kept)
+
+    def halves(self, now: float) -> tuple[Batch, Batch]:
+        """Return two new requests, each with half of the entries."""
+        middle = len(self.entries) // 2
+        return Batch.of(self.entries[:middle], now), Batch.of(self.entries[middle:], now)
+
+
+class Request(NamedTuple):
+    """One POST: the path below the host, every header that we set, and the body."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Answer(NamedTuple):
+    """What came back; header names are lower-case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class NoAnswer(NamedTuple):
+    """Nothing usable came back: whether PostHog has the events is not known."""
+
+    reason: Literal["timeout", "connection_error", "proxy_error", "tls_error"]
+
+
+class Transport(Protocol):
+    """Carries requests to one host; used by one thread at a time."""
+
+    def send(self, request: Request, within: float | None) -> Answer | NoAnswer:
+        """Send one request; `within` seconds at most, or as the settings say if None."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        ...
+
+
+class Codec(Protocol):
+    """One of PostHog's protocols, without I/O."""
+
+    def request(self, batch: Batch, attempt: int, now: float) -> Request:
+        """Return the request of this attempt (1 is the first) at `now`, seconds since the epoch.
+
+        Raises:
+            Exception: an entry can't be encoded.
+        """
+        ...
+
+    def judge(self, answer: Answer, batch: Batch, now: float) -> Ruling:
+        """Say what PostHog's answer means for the batch."""
+        ...
+
+
+def at(moment: float) -> str:
+    """Return seconds since the epoch as RFC 3339 in UTC.
+
+    >>> at(1795492980.5)
+    '2026-11-24T04:03:00.500Z'
+    """
+    return rfc3339(datetime.fromtimestamp(moment, timezone.utc))
+
+
+def encoded_entry(entry: Entry, properties: bytes, options: bytes = b"") -> bytes:
+    """Return one event as JSON: encoded properties and options are joined in as they are."""
+    payload = entry.payload
+    return b"".join(
+        (
+            b'{"event":',
+            _encode(payload.event),
+            b',"uuid":',
+            _encode(payload.uuid),
+            b',"distinct_id":',
+            _encode(payload.distinct_id),
+            b',"timestamp":',
+            _encode(payload.timestamp),
+            options and b',"options":' + options,
+            b',"properties":',
+            properties,
+            b"}",
+        )
+    )
+
+
+def post(path: str, headers: Mapping[str, str], body: bytes, *, packed: bool) -> Request:
+    """Return a request with the headers that every protocol needs, gzipped if `packed`."""
+    always = {"Content-Type": "application/json", "User-Agent": USER_AGENT}
+    if packed:
+        always["Content-Encoding"] = "gzip"
+        # No time in the gzip header: equal batches make equal bytes.
+        body = gzip.compress(body, _GZIP_LEVEL, mtime=0)
+    return Request(path, {**always, **headers}, body)

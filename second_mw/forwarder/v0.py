@@ -1,0 +1,71 @@
+"""PostHog's v0, `POST /batch/`, without I/O: batch → request, answer → ruling.
+
+The token travels in the body, options as `$` properties, and a 200 speaks for the whole batch.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from second_mw.forwarder.exchange import Answer, Batch, Request, at, encoded_entry, post
+from second_mw.forwarder.verdicts import (
+    DELIVERED,
+    Ruling,
+    Verdict,
+    document_of,
+    ruling_of_status,
+)
+from second_mw.outbox.base import Entry
+from second_mw.payload import OPTION_OF_PROPERTY, joined
+
+PATH: Final = "/batch/"
+_PROPERTY_OF_OPTION: Final = {option: key for key, option in OPTION_OF_PROPERTY.items()}
+_encode = msgspec.json.Encoder().encode
+
+
+class V0:
+    """The codec of v0.
+
+    Args:
+        token: the project token.
+        gzip: whether bodies are compressed.
+        historical_migration: whether PostHog is told that these are old events.
+    """
+
+    def __init__(self, token: str, *, gzip: bool, historical_migration: bool) -> None:
+        self._gzip = gzip
+        self._head = b'{"api_key":' + _encode(token) + b',"sent_at":'
+        self._middle = b',"historical_migration":%b,"batch":[' % _encode(historical_migration)
+
+    def request(self, batch: Batch, attempt: int, now: float) -> Request:
+        """Return this attempt's request; only `sent_at` tells it from the one before."""
+        events = b",".join(encoded_entry(entry, _properties(entry)) for entry in batch.entries)
+        body = b"".join((self._head, _encode(at(now)), self._middle, events, b"]}"))
+        return post(PATH, {}, body, packed=self._gzip)
+
+    def judge(self, answer: Answer, batch: Batch, now: float) -> Ruling:
+        """Say what the answer means; only a 200 with v0's own body is a delivery."""
+        document = document_of(answer) if answer.status == 200 else None
+        if document is None:
+            return ruling_of_status(answer, now)
+        limited = document.get("quota_limited")
+        if isinstance(limited, list) and "events" in limited:
+            # PostHog has thrown them away for billing; it would do so again.
+            verdict = Verdict("dead", "quota_limited")
+        elif document.get("status") == 1 and document["status"] is not True:
+            verdict = DELIVERED
+        else:
+            return ruling_of_status(answer, now)
+        return Ruling("events", verdict.result, dict.fromkeys(batch.keys, verdict))
+
+
+def _properties(entry: Entry) -> bytes:
+    """Return the payload's properties, its set options before them."""
+    options = {
+        _PROPERTY_OF_OPTION[option]: value
+        for option, value in entry.payload.options.items()
+        if value is not None and option in _PROPERTY_OF_OPTION
+    }
+    return joined(_encode(options), entry.payload.properties)

@@ -1,0 +1,112 @@
+"""PostHog's v1, `POST /i/v1/analytics/events`, without I/O: batch → request, answer → ruling.
+
+The token and all that is about the request travel in headers, options beside the properties, and
+a 200 says for each event by its uuid what became of it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from second_mw.forwarder.exchange import USER_AGENT, Answer, Batch, Request, at, encoded_entry, post
+from second_mw.forwarder.verdicts import (
+    DELIVERED,
+    RETRY,
+    Ruling,
+    Verdict,
+    document_of,
+    retry_after,
+    ruling_of_status,
+)
+from second_mw.outbox.base import Entry
+
+PATH: Final = "/i/v1/analytics/events"
+_DETAIL_LENGTH: Final = 200
+# An event's result → its verdict. A word that is not here is final, as `drop` is.
+_VERDICTS: Final[dict[str, Verdict]] = {
+    "ok": DELIVERED,
+    "warning": DELIVERED,
+    "retry": RETRY,
+    "drop": Verdict("dead", "dropped"),
+    "limited": Verdict("dead", "limited"),
+}
+_UNKNOWN: Final = Verdict("dead", "unknown_result")
+_encode = msgspec.json.Encoder().encode
+
+
+class V1:
+    """The codec of v1.
+
+    Args:
+        token: the project token.
+        gzip: whether bodies are compressed.
+        historical_migration: whether PostHog is told that these are old events.
+    """
+
+    def __init__(self, token: str, *, gzip: bool, historical_migration: bool) -> None:
+        self._gzip = gzip
+        self._head = b'{"historical_migration":true,' if historical_migration else b"{"
+        self._always = {"Authorization": f"Bearer {token}", "PostHog-Sdk-Info": USER_AGENT}
+
+    def request(self, batch: Batch, attempt: int, now: float) -> Request:
+        """Return this attempt's request; the body is the same on every attempt."""
+        headers = {
+            **self._always,
+            "PostHog-Attempt": str(attempt),
+            "PostHog-Request-Id": batch.request_id,
+            "PostHog-Request-Timestamp": at(now),
+        }
+        events = b",".join(
+            encoded_entry(entry, entry.payload.properties, _options(entry))
+            for entry in batch.entries
+        )
+        created_at = _encode(batch.created_at)
+        body = b"".join((self._head, b'"created_at":', created_at, b',"batch":[', events, b"]}"))
+        return post(PATH, headers, body, packed=self._gzip)
+
+    def judge(self, answer: Answer, batch: Batch, now: float) -> Ruling:
+        """Say what the answer means for each event; one it does not name is to be sent again."""
+        document = document_of(answer)
+        if answer.status != 200:
+            return _ruling_of_refusal(answer, document, now)
+        results = document.get("results") if document else None
+        if not isinstance(results, dict):
+            return ruling_of_status(answer, now)
+        # PostHog may write a UUID in its own way; letters' case is all that can differ.
+        verdicts = {str(uuid).lower(): _verdict(result) for uuid, result in results.items()}
+        by_key = {
+            entry.key: verdicts.get(entry.payload.uuid.lower(), RETRY) for entry in batch.entries
+        }
+        wait = retry_after(answer.headers.get("retry-after"), now)
+        return Ruling("events", "partial", by_key, retry_after=wait)
+
+
+def _ruling_of_refusal(answer: Answer, document: dict[str, object] | None, now: float) -> Ruling:
+    ruling = ruling_of_status(answer, now)
+    if answer.status == 400 and "missing_required_headers" in _strings_of(document):
+        # The one 400 that no event can cause: something between PostHog and us takes headers away.
+        look_at = "a proxy before SECOND_POSTHOG_HOST removes headers that PostHog needs"
+        return Ruling("sender", "missing_required_headers: 400", look_at=look_at)
+    return ruling
+
+
+def _strings_of(document: dict[str, object] | None) -> set[str]:
+    return {value for value in (document or {}).values() if isinstance(value, str)}
+
+
+def _verdict(result: object) -> Verdict:
+    word = result.get("result") if isinstance(result, dict) else None
+    verdict = _VERDICTS.get(word, _UNKNOWN) if isinstance(word, str) else _UNKNOWN
+    details = result.get("details") if isinstance(result, dict) else None
+    if verdict.result != "dead" or not details:
+        return verdict
+    text = details if isinstance(details, str) else _encode(details).decode()
+    return Verdict("dead", f"{verdict.reason}: {text[:_DETAIL_LENGTH]}")
+
+
+def _options(entry: Entry) -> bytes:
+    """Return the set options as JSON, nothing if none is."""
+    options = {name: value for name, value in entry.payload.options.items() if value is not None}
+    return _encode(options) if options else b""

@@ -1,0 +1,260 @@
+"""The memory outbox: waiting payloads of one process, bounded, gone with it (spec §11).
+
+Only the keeping lives here: what may enter was decided before, what becomes of an entry is the
+forwarder's business. An entry is *ready* or *held*; it is held until a moment, be that the end of
+its lease or the time it was put off to, and both end alike: it is ready again. So one heap of
+moments serves leases and delays, one heap of sequence numbers serves "oldest first". Both delete
+lazily and are rebuilt when more than half of them is stale, which keeps every operation at
+O(log n), amortised, and memory bounded.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Final
+
+from second_mw.errors import OutboxUnavailable
+from second_mw.outbox.base import Counts, DeadLetter, Entry
+from second_mw.payload import Payload
+
+#: Dead letters are for looking at; a process that lives for months must not collect them.
+MAX_DEAD_LETTERS: Final = 1_000
+#: Below this many stale heap items a rebuild costs more than it saves.
+_SLACK: Final = 64
+
+
+class _Item:
+    """A payload that waits. `until` is None while it is ready, else when it becomes so."""
+
+    __slots__ = ("accepted_at", "payload", "rounds", "sequence", "since", "until")
+
+    def __init__(self, sequence: int, payload: Payload, since: float, accepted_at: float) -> None:
+        self.sequence = sequence
+        self.payload = payload
+        self.since = since
+        self.accepted_at = accepted_at
+        self.rounds = 0
+        self.until: float | None = None
+
+
+class MemoryStore:
+    """Keep up to `max_events` payloads, leased ones included, in memory.
+
+    Args:
+        max_events: how many may wait; a put that would exceed it keeps nothing.
+        clock: monotonic seconds, for leases, delays and ages.
+        wall: seconds since the epoch, for `Entry.accepted_at` and `DeadLetter.buried_at`.
+
+    >>> store = MemoryStore(max_events=2)
+    >>> store.put([Payload("page viewed", "7d9f…", "anon_1", "2026-11-24T04:03:00.000Z", b"{}")])
+    1
+    >>> [entry.payload.event for entry in store.lease(10, 5_000_000, ttl=60.0)]
+    ['page viewed']
+    """
+
+    durable = False
+    blocking = False
+
+    def __init__(
+        self,
+        max_events: int = 10_000,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.max_events = max_events
+        self._clock = clock
+        self._wall = wall
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start with nothing: at construction, and in a forked child, which inherits no lock."""
+        # Re-entrant: a signal handler may look into the store that its own thread is changing.
+        self._lock = threading.RLock()
+        # Ordered, because the oldest is asked for at every look and a plain dict that loses its
+        # first items again and again must search for the next one.
+        self._items: OrderedDict[str, _Item] = OrderedDict()
+        self._waiting: set[tuple[str, str]] = set()
+        self._ready: list[int] = []
+        self._held: list[tuple[float, int]] = []
+        self._ready_count = 0
+        self._sequence = 0
+        self._accepted = self._delivered = self._dead = 0
+        self._letters: deque[DeadLetter] = deque(maxlen=MAX_DEAD_LETTERS)
+
+    def put(self, payloads: Sequence[Payload]) -> int:
+        """Keep all payloads or none; return how many are new.
+
+        Raises:
+            OutboxUnavailable: `full`; none was kept.
+        """
+        with self._lock:
+            fresh = {
+                identity: payload
+                for payload in payloads
+                if (identity := (payload.distinct_id, payload.uuid)) not in self._waiting
+            }
+            if len(self._items) + len(fresh) > self.max_events:
+                raise OutboxUnavailable("full")
+            since, accepted_at = self._clock(), self._wall()
+            for payload in fresh.values():
+                self._sequence += 1
+                self._items[str(self._sequence)] = _Item(
+                    self._sequence, payload, since, accepted_at
+                )
+                heapq.heappush(self._ready, self._sequence)
+            self._waiting.update(fresh)
+            self._ready_count += len(fresh)
+            self._accepted += len(fresh)
+            return len(fresh)
+
+    def submit(self, payloads: Sequence[Payload]) -> Future[int]:
+        """Like `put`; memory never blocks, so the future is done already."""
+        future: Future[int] = Future()
+        try:
+            future.set_result(self.put(payloads))
+        except OutboxUnavailable as error:
+            future.set_exception(error)
+        return future
+
+    def lease(self, limit: int, max_bytes: int, ttl: float) -> list[Entry]:
+        """Take up to `limit` entries of together at most `max_bytes` for `ttl` seconds."""
+        with self._lock:
+            now = self._clock()
+            self._let_go(now)
+            taken: list[Entry] = []
+            size = 0
+            while self._ready and len(taken) < limit:
+                sequence = heapq.heappop(self._ready)
+                item = self._items.get(str(sequence))
+                if item is None or item.until is not None:
+                    continue
+                size += item.payload.size
+                if taken and size > max_bytes:
+                    heapq.heappush(self._ready, sequence)
+                    break
+                key = str(sequence)
+                taken.append(Entry(key, item.payload, item.rounds, item.accepted_at))
+                self._hold(item, now + ttl)
+            return taken
+
+    def renew(self, keys: Sequence[str], ttl: float) -> None:
+        """Hold these leases for another `ttl` seconds; a lease that ran out is taken again."""
+        with self._lock:
+            until = self._clock() + ttl
+            for item in self._found(keys):
+                self._hold(item, until)
+
+    def ack(self, keys: Sequence[str]) -> None:
+        """Settle these entries as delivered."""
+        with self._lock:
+            self._delivered += sum(1 for _ in self._removed(keys))
+
+    def release(self, keys: Sequence[str], not_before: float) -> None:
+        """Give these entries back, to be leased again no sooner than in `not_before` seconds."""
+        with self._lock:
+            now = self._clock()
+            for item in self._found(keys):
+                item.rounds += 1
+                self._hold(item, now + not_before)
+            self._let_go(now)
+
+    def bury(self, reasons: Mapping[str, str]) -> None:
+        """Move entries to the dead letters: key → reason."""
+        with self._lock:
+            buried_at = self._wall()
+            for item in self._removed(reasons):
+                reason = reasons[str(item.sequence)]
+                self._letters.append(DeadLetter(item.payload, reason, buried_at))
+                self._dead += 1
+
+    def dead_letters(self, limit: int) -> list[DeadLetter]:
+        """Return up to `limit` of the last dead letters, newest first."""
+        with self._lock:
+            newest_first = reversed(self._letters)
+            return [letter for letter, _ in zip(newest_first, range(limit), strict=False)]
+
+    def next_ready_in(self) -> float | None:
+        """Seconds until an entry is ready: 0.0 if one is, None if nothing waits."""
+        with self._lock:
+            now = self._clock()
+            self._let_go(now)
+            if self._ready_count:
+                return 0.0
+            # What is left on top of the heap after `_let_go` is current and in the future.
+            return self._held[0][0] - now if self._held else None
+
+    def counts(self) -> Counts:
+        """Return the accounts, all of one moment."""
+        with self._lock:
+            now = self._clock()
+            self._let_go(now)
+            oldest = next(iter(self._items.values()), None)
+            return Counts(
+                accepted=self._accepted,
+                delivered=self._delivered,
+                dead=self._dead,
+                waiting=len(self._items),
+                purged=0,
+                ready=self._ready_count,
+                oldest_age=now - oldest.since if oldest else 0.0,
+            )
+
+    def after_fork(self) -> None:
+        """Become the child's own: what waited is the parent's to send."""
+        self._begin()
+
+    def close(self) -> None:
+        """Nothing to let go of: memory holds no file, socket or thread."""
+
+    def _found(self, keys: Iterable[str]) -> Iterable[_Item]:
+        return (item for key in keys if (item := self._items.get(key)) is not None)
+
+    def _removed(self, keys: Iterable[str]) -> Iterable[_Item]:
+        """Take these items out, whether leased, put off or ready again."""
+        for key in keys:
+            item = self._items.pop(key, None)
+            if item is None:
+                continue
+            self._waiting.discard((item.payload.distinct_id, item.payload.uuid))
+            self._ready_count -= item.until is None
+            yield item
+        self._tidy()
+
+    def _hold(self, item: _Item, until: float) -> None:
+        self._ready_count -= item.until is None
+        item.until = until
+        heapq.heappush(self._held, (until, item.sequence))
+        self._tidy()
+
+    def _let_go(self, now: float) -> None:
+        """Make ready what was held until now, and drop what is stale from the heap's top."""
+        while self._held:
+            until, sequence = self._held[0]
+            item = self._items.get(str(sequence))
+            current = item is not None and item.until == until
+            if current and until > now:
+                return
+            heapq.heappop(self._held)
+            if item is not None and current:
+                item.until = None
+                self._ready_count += 1
+                heapq.heappush(self._ready, sequence)
+
+    def _tidy(self) -> None:
+        """Rebuild a heap of which more than half is stale."""
+        if len(self._held) > 2 * (len(self._items) - self._ready_count) + _SLACK:
+            self._held = [
+                (item.until, item.sequence)
+                for item in self._items.values()
+                if item.until is not None
+            ]
+            heapq.heapify(self._held)
+        if len(self._ready) > 2 * self._ready_count + _SLACK:
+            self._ready = [item.sequence for item in self._items.values() if item.until is None]
+            heapq.heapify(self._ready)
