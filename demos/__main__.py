@@ -7,6 +7,7 @@ account or a network; Ctrl-C ends both.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import socket
@@ -96,6 +97,8 @@ def serve_flask(analytics: Analytics, bound: socket.socket) -> None:
 
     from demos import flask_host
 
+    # A page's burst of files queues for a moment; waitress would warn of each.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     app = flask_host.create_app(analytics)
     server = waitress.create_server(app, sockets=[bound], threads=8)
     try:

@@ -180,6 +180,8 @@ def test_nothing_is_built_or_asked_while_a_build_or_a_card_waits(
     app = begun(story, kestrel, "A notebook")
     with pytest.raises(Settled):
         app.ask("Make it green", clock.now)
+    with pytest.raises(Settled):
+        app.build(clock.now)
     approved(app, clock.now)
     with pytest.raises(Settled):
         app.build(clock.now)
@@ -553,8 +555,16 @@ def test_a_walk_through_an_apps_chat(browser: Browser, clock: Clock) -> None:
     assert kinds(browser.post(f"{app}/catch-up").json()) == ["build_over"]
     run = browser.post(f"{app}/agents/{view['agents'][0]['id']}/runs", {"prompt": "Look"}).json()
     assert run["run"]["state"] == "running"
+    assert not browser.post(f"{app}/messages", {"message": " "}).json()["thread"][-1]["open"]
     assert browser.post(f"{app}/messages", {"message": "Greener"}).json()["busy"]
     assert "Count stock" in browser.get(app).text
+
+
+def test_a_failed_build_can_be_tried_again(browser: Browser, kestrel: Workspace) -> None:
+    browser.sign_in(MAREN)
+    failed = next(app for app in kestrel.apps.values() if app.state == "failed")
+    answer = browser.post(f"/w/kestrel-coffee/apps/{failed.id}/builds")
+    assert answer.json()["app"]["state"] == "building"
 
 
 def test_integrations_imports_and_the_workspaces_agents_answer(browser: Browser) -> None:

@@ -267,7 +267,7 @@ class App:
 
     def build(self, now: float) -> None:
         """Start a build; it fails at the end if an integration the app needs is not connected."""
-        if self.busy:
+        if self.busy or not self.agents_approved:
             raise Settled(self.id)
         missing = next((slug for slug in self.recipe.needs if slug not in self.connected), None)
         self.thread.append(
