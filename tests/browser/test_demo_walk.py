@@ -14,6 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -226,6 +227,26 @@ def test_no_page_breaks_its_own_policy(walked: Walked) -> None:
     # A visitor is told 401, someone not onboarded nothing; the console notes the former.
     wrong = [line["message"] for line in walked.console if " 401 " not in line["message"]]
     assert wrong == []
+
+
+def test_an_app_can_be_imported_from_a_file_whose_name_stays_here(
+    driver: webdriver.Chrome, tmp_path: Path
+) -> None:
+    file = tmp_path / "payroll-2026.zip"
+    file.write_bytes(b"")
+    with demo("flask") as (address, store):
+        walk = Walk(driver, address)
+        walk.sign_in("Tomas")
+        walk.press("main [data-import]")
+        driver.find_element("css selector", "#import input").send_keys(str(file))
+        walk.see("h1", "Payroll 2026")
+        walk.see_built()
+        walk.sign_out()
+    events = {event["event"]: event["properties"] for event in store.events}
+    assert events["import existing app clicked"]["source"] == "empty_state"
+    assert events["import existing app triggered"]["trigger"] == "upload_zip"
+    assert events["build completed"]["has_warning"] is True
+    assert "payroll" not in json.dumps(store.events).lower()
 
 
 def test_whoever_turns_anonymity_off_is_identified_from_then_on_and_not_before(

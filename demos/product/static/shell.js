@@ -68,7 +68,10 @@ $("[data-sample]", dialog).addEventListener(
 );
 $("input", drop).addEventListener(
   "change",
-  handle((event) => bringIn("upload_zip", event.target.files[0].name)),
+  handle(async (event) => {
+    const [file] = event.target.files;
+    if (file) await bringIn("upload_zip", file.name);
+  }),
 );
 
 for (const type of ["dragenter", "dragover"])
