@@ -137,9 +137,12 @@ class Delivery:
             if attempt >= job.attempts:
                 return batch, self._used_up(ruling)
             delay = max(backoff(attempt, self._random), ruling.retry_after or 0.0)
-            if not self._hold(delay, job, shift):
-                # Without a word from PostHog the next process may try at once.
-                return batch, _End(ruling.retry_after or 0.0)
+            left = shift.time_left()
+            if left is not None and left <= delay:
+                return batch, _End(delay)
+            if not self._hold(delay, job, shift) and ruling.retry_after is not None:
+                return batch, _End(ruling.retry_after)
+            # A wait that was cut short by closing leads to a last attempt.
             logger.debug("attempt %d did not deliver (%s), retrying", attempt, ruling.reason)
             self._ledger.sent_again(len(batch.entries))
             attempt += 1
@@ -214,10 +217,7 @@ class Delivery:
             self._ledger.buried(word, count)
 
     def _hold(self, delay: float, job: _Job, shift: Shift) -> bool:
-        """Wait with the lease held; return False if there is no time for it."""
-        left = shift.time_left()
-        if left is not None and left <= delay:
-            return False
+        """Wait with the lease held; return False if closing cuts it short."""
         while delay > 0:
             step = min(delay, self._ttl / 3)
             if not shift.pause(step):

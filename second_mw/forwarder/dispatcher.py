@@ -38,6 +38,10 @@ _LOOK_AGAIN: Final = 0.25
 #: A lease outlives two whole attempts, and no restart waits long for a dead process's lease.
 _SHORTEST_LEASE: Final = 60.0
 
+# What forked children inherited. Kept, because a connection that is collected is closed, and these
+# are their parent's.
+_left_behind: Final[list[Shift]] = []
+
 
 class Flushed(NamedTuple):
     """What became of the events that waited: `out` are delivered, `left` are not.
@@ -96,7 +100,6 @@ class Forwarder:
         self._ttl = max(
             _SHORTEST_LEASE, 2 * (settings.connect_timeout + settings.read_timeout) + 10
         )
-        self._left_behind: list[Shift] = []
         self._warned: set[str] = set()
         self._begin()
 
@@ -193,8 +196,7 @@ class Forwarder:
     def after_fork(self) -> None:
         """Become the child's own: the parent's threads are not here, its connections not ours."""
         if self._shift is not None:
-            # A closed connection would say goodbye in the parent's name, so none is closed.
-            self._left_behind.append(self._shift)
+            _left_behind.append(self._shift)
         self._begin()
 
     def stats(self) -> ForwarderStats:
@@ -238,6 +240,9 @@ class Forwarder:
                 if shift.in_flight >= self._settings.max_in_flight:
                     # Whoever settles a batch nudges.
                     return self._nap(math.inf, math.inf)
+            left = shift.time_left()
+            if left is not None and left <= 0:
+                return self._nap(math.inf, math.inf)
             if (blocked := self._circuit.wait()) > 0:
                 return self._nap(math.inf, blocked)
             counts = self._store.counts()

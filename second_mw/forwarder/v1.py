@@ -19,11 +19,11 @@ from second_mw.forwarder.verdicts import (
     document_of,
     retry_after,
     ruling_of_status,
+    words_of,
 )
 from second_mw.outbox.base import Entry
 
 PATH: Final = "/i/v1/analytics/events"
-_DETAIL_LENGTH: Final = 200
 # An event's result → its verdict. A word that is not here is final, as `drop` is.
 _VERDICTS: Final[dict[str, Verdict]] = {
     "ok": DELIVERED,
@@ -75,12 +75,15 @@ class V1:
         if not isinstance(results, dict):
             return ruling_of_status(answer, now)
         # PostHog may write a UUID in its own way; letters' case is all that can differ.
-        verdicts = {str(uuid).lower(): _verdict(result) for uuid, result in results.items()}
-        by_key = {
-            entry.key: verdicts.get(entry.payload.uuid.lower(), RETRY) for entry in batch.entries
+        words = {str(uuid).lower(): _verdict(result) for uuid, result in results.items()}
+        verdicts = {
+            entry.key: words.get(entry.payload.uuid.lower(), RETRY) for entry in batch.entries
         }
+        if None in verdicts.values():
+            return ruling_of_status(answer, now)
         wait = retry_after(answer.headers.get("retry-after"), now)
-        return Ruling("events", "partial", by_key, retry_after=wait)
+        settled = {key: verdict for key, verdict in verdicts.items() if verdict is not None}
+        return Ruling("events", "partial", settled, retry_after=wait)
 
 
 def _ruling_of_refusal(answer: Answer, document: dict[str, object] | None, now: float) -> Ruling:
@@ -96,14 +99,17 @@ def _strings_of(document: dict[str, object] | None) -> set[str]:
     return {value for value in (document or {}).values() if isinstance(value, str)}
 
 
-def _verdict(result: object) -> Verdict:
+def _verdict(result: object) -> Verdict | None:
+    """Return what an event's result means, None if it is no result of this protocol."""
     word = result.get("result") if isinstance(result, dict) else None
-    verdict = _VERDICTS.get(word, _UNKNOWN) if isinstance(word, str) else _UNKNOWN
-    details = result.get("details") if isinstance(result, dict) else None
+    if not isinstance(result, dict) or not isinstance(word, str):
+        return None
+    verdict = _VERDICTS.get(word, _UNKNOWN)
+    details = result.get("details")
     if verdict.result != "dead" or not details:
         return verdict
-    text = details if isinstance(details, str) else _encode(details).decode()
-    return Verdict("dead", f"{verdict.reason}: {text[:_DETAIL_LENGTH]}")
+    text = details.encode("utf-8", "replace") if isinstance(details, str) else _encode(details)
+    return Verdict("dead", f"{verdict.reason}: {words_of(text)}")
 
 
 def _options(entry: Entry) -> bytes:

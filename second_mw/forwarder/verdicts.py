@@ -111,7 +111,7 @@ def ruling_of_status(answer: Answer, now: float) -> Ruling:
     meaning = _BY_STATUS.get(answer.status) or _BY_CLASS.get(answer.status // 100, _BY_CLASS[2])
     detail = f"{meaning.reason}: {answer.status}"
     if meaning.about == "halve":
-        detail = f"{detail} {_words_of(answer.body)}".rstrip()
+        detail = f"{detail} {words_of(answer.body)}".rstrip()
     return Ruling(
         meaning.about,
         detail,
@@ -149,8 +149,8 @@ def retry_after(value: str | None, now: float) -> float | None:
         return None
 
 
-def _words_of(body: bytes) -> str:
-    """Return the beginning of a refusal's body as one printable line."""
+def words_of(body: bytes) -> str:
+    """Return the beginning of PostHog's words as one printable line."""
     text = body[: 4 * _DETAIL_LENGTH].decode("utf-8", "replace")
     printable = "".join(c if c.isprintable() else " " for c in text)
     return " ".join(printable.split())[:_DETAIL_LENGTH]
