@@ -10,8 +10,7 @@
 //                                                           both, or the client asks
 //   data-hash     the page's path is in the hash            data-manual   no page views by itself
 //
-// A script can't know when a page has ended, so nothing here may throw into it, hold it up or keep
-// a list that grows without bound.
+// Nothing here may throw into the page, hold it up, or keep a list that grows without bound.
 (() => {
   "use strict";
 
@@ -26,42 +25,41 @@
   const BATCH_EVERY = 2 * SECOND;
   const MODE_WITHIN = 3 * SECOND;
   const ANSWER_WITHIN = 30 * SECOND;
-  const LONGEST_REST = 3600 * SECOND; // a longer setTimeout may overflow and fire at once
-  const TRIES = 7; // the rests between them double: about a minute and a half, then quiet
+  const LONGEST_REST = 3600 * SECOND; // a timer of weeks would overflow and fire at once
+  const TRIES = 7; // the rests between them double: one to two minutes in all, then quiet
   const MOST_WAITING = 1000;
   const MOST_KEPT = 100;
-  const MOST_BYTES = 60000; // browsers give beacons and keepalive 64 KiB, all pages' requests together
+  const MOST_BYTES = 60000; // browsers give beacons and keepalive 64 KiB, all of a page's together
 
   const ID = "second:analytics-anonymous-id:v1";
   const SUBJECT = "second:analytics-subject:v1"; // whose the id is: four hex digits of a keyed hash
   const KEPT = "second:analytics-queue:v1";
-  const SIGNED_OUT = "second:analytics-signed-out:v1"; // set and removed at once, to tell other tabs
+  const SIGNED_OUT = "signed out"; // for a moment in the id's place: other tabs hear of it
 
   let mode; // undefined: not known yet; anonymized, identified; guess: anonymized, without an id; off
   let subject;
-  let over = false; // signed out: off until the next page load, whatever is heard
-  let leaving = false;
+  let over; // signed out: off until the next page load, whatever is heard
+  let leaving;
   let drafts = []; // events that wait for the mode
-  let queue = []; // events as they will be posted
-  let flight = []; // those of the queue that are on their way
+  let queue = []; // events as they will be posted; those on their way are not in it
   let most = 100;
-  let timer = 0;
-  let resting = 0;
+  let timer;
+  let resting;
   let failures = 0;
   let turn = 0; // the latest question to the server; an answer to an older one doesn't count
   let known;
   let sending;
   let lastPath;
 
+  // An event lost is better than a page broken.
   const safe = (work) => function (...given) {
     try {
       return work.apply(this, given);
-    } catch {
-      // An event lost is better than a page broken.
-    }
+    } catch {}
   };
-  const on = (target, types, work, capturing) =>
-    types.split(" ").forEach((type) => target.addEventListener(type, safe(work), capturing));
+  const parsed = safe(JSON.parse);
+  const on = (target, types, work, how) =>
+    types.split(" ").forEach((type) => target.addEventListener(type, safe(work), how));
 
   // Storage; memory where it is blocked or full
 
@@ -75,42 +73,34 @@
     }
   }
 
+  // Without a value: removes it.
   function write(key, value) {
-    delete memory[key];
     try {
-      localStorage.setItem(key, value);
+      if (value) localStorage.setItem(key, value);
+      else localStorage.removeItem(key);
+      delete memory[key];
     } catch {
       memory[key] = value;
     }
   }
 
-  function remove(...keys) {
-    for (const key of keys) {
-      delete memory[key];
-      try {
-        localStorage.removeItem(key);
-      } catch {
-        // Blocked: then there is nothing in it.
-      }
-    }
-  }
+  const forget = (...keys) => keys.forEach((key) => write(key));
 
   // Identity
 
   function uuid() {
     // Not every page is a secure context, and only there is randomUUID.
     if (crypto.randomUUID) return crypto.randomUUID();
-    const bytes = crypto.getRandomValues(new Uint8Array(16));
-    bytes[6] = (bytes[6] & 15) | 64;
-    bytes[8] = (bytes[8] & 63) | 128;
-    const hex = Array.from(bytes, (byte) => (byte + 256).toString(16).slice(1)).join("");
-    return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
+    const bytes = Array.from(crypto.getRandomValues(new Uint8Array(16)));
+    const hex = bytes.map((byte) => (byte + 256).toString(16).slice(1)).join("");
+    // RFC 9562: the version, 4, and the variant, 8, each take the place of one digit.
+    return hex.replace(/(.{8})(.{4}).(.{3}).(.{3})/, "$1-$2-4$3-8$4-");
   }
 
   function anonymousId() {
     // Read anew for each event: other tabs and the settings may have changed it.
     let id = read(ID);
-    if (!/^anon_[\da-f]{8}-[\da-f]{4}-4[\da-f]{3}-[89ab][\da-f]{3}-[\da-f]{12}$/.test(id)) {
+    if (!/^anon_[\da-f]{8}-[\da-f]{4}-4[\da-f]{3}-[\da-f]{4}-[\da-f]{12}$/.test(id)) {
       id = `anon_${uuid()}`;
       write(SUBJECT, subject);
       write(ID, id);
@@ -128,14 +118,16 @@
   const APP = ["chat", "agents"];
   const PLACES = ["apps", "library", "reviews", "available-apps", "settings", "onboarding"];
   const WORDS = PLACES.concat(APP, STEPS, SECTIONS);
-  const wordOf = (words, part) => (words.includes(part) ? part : "other");
 
-  function shapeOf(path) {
-    const parts = path.split(/[?#]/)[0].split("/").slice(0, 20);
-    const inside = parts[1] === "w" && parts[2];
+  function path() {
+    const hash = "hash" in options && /^#!?(\/[^?]*)/.exec(location.hash);
+    return hash ? hash[1] : location.pathname;
+  }
+
+  function shapeOf(parts, inside) {
     const shape = (part, at) => {
-      if (!part || /^:(workspace|objectId|uuid|agent|integration|segment|id)$/.test(part)) return part;
-      if (inside && at < 3) return at === 1 ? part : ":workspace";
+      if (!part || /^:\w+$/.test(part) || (inside && at < 2)) return part;
+      if (inside && at < 3) return ":workspace";
       if (/^[\da-f]{24}$/i.test(part)) return ":objectId";
       if (/^[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}$/i.test(part)) return ":uuid";
       if (!inside) return /^([a-z]{1,20}\d{0,2}[-_.]?){1,5}$/i.test(part) ? part : ":id";
@@ -146,23 +138,18 @@
     return parts.map(shape).join("/");
   }
 
-  function path() {
-    const hash = "hash" in options && /^#!?(\/.*)/.exec(location.hash);
-    return hash ? hash[1] : location.pathname;
-  }
-
-  function context() {
-    const parts = path().split(/[?#]/)[0].split("/").filter(Boolean);
-    const inside = parts[0] === "w" && parts[1];
-    const [place, part, section] = inside ? parts.slice(2) : parts;
+  function context(where) {
+    const parts = where.split("/");
+    const inside = parts[1] === "w" && parts[2];
+    const [place, part, section] = parts.slice(inside ? 3 : 1);
     const found = {
-      route_shape: shapeOf(path()),
+      route_shape: shapeOf(parts, inside),
       viewport_width: innerWidth,
       viewport_height: innerHeight,
     };
     const is = (surface, key, words, word) => {
       found.surface = surface;
-      if (word) found[key] = wordOf(words, word);
+      if (word) found[key] = words.includes(word) ? word : "other";
     };
     if (place === "onboarding") is(place, "onboarding_step", STEPS, part);
     else if (!inside) is("public");
@@ -178,15 +165,15 @@
 
   // Events
 
-  // The catalogue's keys of free text and of what identifies; tests hold the two together.
+  // The catalogue's keys of free text and of what identifies; a test holds the two together.
   const PRIVATE =
-    /^(page_url|pathname|referrer|message|prompt|error|suggestions|agents|(user|run|tool_call|workspace|app|agent)_id|workspace_role|plan_(title|overview|features|feature_names|data_flow|agents|backend)|suggestion_(sub)?titles?|(app|agent)_(name|names|ids|descriptions|system_prompts|tool_names|tool_display_names|data_collection_names)|((app_tool|agent)_)?integration_(names|domains))$/;
+    /^(page_url|pathname|referrer|message|prompt|error|suggestions|agents|plan_(title|overview|features|feature_names|data_flow|agents|backend)|(user|run|tool_call|workspace|suggestion|integration|app|agent)_(\w+_)?(ids?|role|names?|domains|(sub)?titles?|descriptions|prompts))$/;
 
   const isPrivate = (key) =>
     PRIVATE.test(
       key
         .replace(/([a-z\d])([A-Z])/g, "$1_$2")
-        .replace(/[\W_]+/g, "_")
+        .replace(/\W+/g, "_")
         .toLowerCase(),
     );
 
@@ -194,12 +181,10 @@
   // JSON (a cycle, a BigInt, a getter that throws): then the rest of it still counts.
   function copyOf(properties) {
     const copy = {};
-    safe(() => {
-      for (const key of Object.keys(properties || {}))
-        safe(() => {
-          copy[key] = JSON.parse(JSON.stringify(properties[key]));
-        })();
-    })();
+    const put = safe((key) => {
+      copy[key] = JSON.parse(JSON.stringify(properties[key]));
+    });
+    safe(() => Object.keys(properties).forEach(put))();
     return copy;
   }
 
@@ -208,8 +193,8 @@
     const anonymized = as !== "identified" || ![undefined, false].includes(own.anonymized);
     if (anonymized)
       own = JSON.parse(JSON.stringify(own, (key, value) => (isPrivate(key) ? undefined : value)));
-    event.properties = { ...around, ...(anonymized ? {} : page), ...own, anonymized };
-    event.properties.route_shape = shapeOf(`${event.properties.route_shape}`);
+    const { route_shape } = around;
+    event.properties = { ...around, ...(anonymized ? {} : page), ...own, route_shape, anonymized };
     if (as !== "guess" && subject) {
       event.subject = subject;
       if (as === "anonymized") event.anonymousDistinctId = anonymousId();
@@ -217,116 +202,111 @@
     queue.push(event);
   }
 
+  const stampDrafts = (as) => drafts.splice(0).forEach((draft) => stamp(draft, as));
+
   function capture(name, properties) {
     if (mode === "off" || drafts.length + queue.length >= MOST_WAITING) return;
-    const draft = {
+    const own = copyOf(properties);
+    drafts.push({
       event: `${name}`,
       uuid: uuid(),
       timestamp: new Date().toISOString(),
-      own: copyOf(properties),
-      around: context(),
+      own,
+      around: context(`${own.route_shape || path()}`), // a page may know better where it is
       page: { page_url: location.href, pathname: path(), referrer: document.referrer },
-    };
-    if (mode) stamp(draft, mode);
-    else drafts.push(draft);
+    });
+    if (mode) stampDrafts(mode);
     if (leaving) leave();
     else soon();
   }
 
-  const stampDrafts = (as) => drafts.splice(0).forEach((draft) => stamp(draft, as));
-
   // The mode: from the script tag, else from the server, else after a while the careful guess
 
-  function adopt(answer) {
-    const { enabled, sharing, effective } = answer;
+  function become(as) {
+    mode = as;
+    stampDrafts(as);
+    soon();
+  }
+
+  function adopt({ enabled, sharing, effective, subject: whose }) {
     turn++;
     if (over) return;
     if (!enabled || !sharing) {
       stop();
       return;
     }
-    if (subject && subject !== answer.subject) queue = [];
-    subject = answer.subject;
-    mode = effective === "identified" ? effective : "anonymized";
-    if (mode === "identified" || read(SUBJECT) !== subject) remove(ID, SUBJECT);
+    if (subject && subject !== whose) queue = [];
+    subject = whose;
+    const isIdentified = effective === "identified";
+    if (isIdentified || read(SUBJECT) !== subject) forget(ID, SUBJECT);
     restore();
-    stampDrafts(mode);
-    soon();
-  }
-
-  function guess() {
-    mode = "guess";
-    stampDrafts(mode);
-    soon();
+    become(isIdentified ? effective : "anonymized");
   }
 
   function ask() {
     if (over) return;
     const mine = ++turn;
     mode = undefined;
-    setTimeout(() => mine === turn && !mode && guess(), MODE_WITHIN);
-    known = fetch(`${base}preferences`, { credentials: "include", cache: "no-store" })
-      .then(async (response) => {
-        // A refusal that isn't "nobody is signed in" says nothing about the mode.
-        const answer = response.ok ? await response.json() : response.status === 401 && {};
-        if (mine === turn) adopt(answer || null);
-      })
-      .catch(() => mine === turn && !mode && guess());
+    const answered = async (response) => {
+      // A refusal other than "nobody is signed in" says nothing about the mode.
+      const answer = response.status === 401 ? {} : response.ok && (await response.json());
+      if (mine === turn) adopt(answer || null);
+    };
+    // An answer that comes later still counts.
+    known = Promise.race([
+      fetch(`${base}preferences`, { credentials: "include" }).then(answered),
+      new Promise((_, late) => setTimeout(late, MODE_WITHIN)),
+    ]).catch(() => mine === turn && !mode && become("guess"));
   }
 
   function stop() {
     mode = "off";
+    subject = undefined;
     drafts = [];
     queue = [];
-    remove(ID, SUBJECT, KEPT);
+    forget(ID, SUBJECT, KEPT);
   }
 
   function reset() {
     if (over) return;
     leave(true);
     over = true;
-    write(SIGNED_OUT, "1");
-    remove(SIGNED_OUT);
+    write(ID, SIGNED_OUT);
     stop();
   }
 
   // What could not be posted waits in storage: anonymized events only, and only their owner's
 
-  function keep(events) {
-    const ours = events.filter((event) => event.subject && event.properties.anonymized);
-    if (!ours.length) return;
-    const before = safe(JSON.parse)(read(KEPT)) || [];
-    write(KEPT, JSON.stringify(before.concat(ours).slice(-MOST_KEPT)));
+  function keep() {
+    const ours = queue.filter((event) => event.subject && event.properties.anonymized);
+    const all = (parsed(read(KEPT)) || []).concat(ours);
+    if (ours.length) write(KEPT, JSON.stringify(all.slice(-MOST_KEPT)));
     drop(ours);
   }
 
   function restore() {
     if (!subject) return;
-    const kept = safe(JSON.parse)(read(KEPT));
-    remove(KEPT);
+    const kept = parsed(read(KEPT)) || [];
+    forget(KEPT);
     safe(() => queue.unshift(...kept.filter((event) => event.subject === subject)))();
   }
 
+  // Posting
+
+  const bodyOf = (batch) => JSON.stringify({ batch });
+  const fits = (batch) => batch.length <= most && new Blob([bodyOf(batch)]).size < MOST_BYTES;
   const drop = (events) => {
     queue = queue.filter((event) => !events.includes(event));
   };
+  const ofMode = (anonymized) => queue.filter((e) => e.properties.anonymized === anonymized);
 
-  // Posting
-
-  // The next events of one mode that fit into one request.
-  function batchOf(events) {
-    const batch = [];
-    let bytes = 0;
-    for (const event of events) {
-      if (event.properties.anonymized !== events[0].properties.anonymized) continue;
-      bytes += new Blob([JSON.stringify(event)]).size + 1;
-      if (batch.length && (bytes > MOST_BYTES - 20 || batch.length >= most)) break;
-      batch.push(event);
-    }
+  // Takes out of the queue what one request takes; it never mixes modes.
+  function nextBatch() {
+    let batch = ofMode(queue[0].properties.anonymized);
+    while (batch[1] && !fits(batch)) batch = batch.slice(0, batch.length >> 1);
+    drop(batch);
     return batch;
   }
-
-  const bodyOf = (batch) => JSON.stringify({ batch });
 
   function soon() {
     timer = timer || setTimeout(send, BATCH_EVERY);
@@ -335,108 +315,96 @@
   function send() {
     clearTimeout(timer);
     timer = 0;
-    sending =
-      sending ||
-      post()
-        .catch(() => rest())
-        .then(() => {
-          sending = undefined;
-          flight = [];
-        });
+    const done = () => {
+      sending = 0;
+    };
+    sending = sending || post().then(done, done);
     return sending;
   }
 
   async function post() {
     while (mode && !resting && queue.length) {
-      flight = batchOf(queue);
-      const batch = flight;
-      const { status, after, results } = await exchange(bodyOf(batch));
-      flight = [];
-      if (status === 401 || status === 403) {
-        stop(); // nobody is signed in, or not onboarded
-      } else if (status === 413 && batch.length > 1) {
-        most = batch.length >> 1;
-      } else {
-        const settled = results ? batch.filter((event) => results[event.uuid]) : batch;
-        if (!status || status === 429 || status > 499 || !settled.length) {
-          rest(after);
-        } else {
-          failures = 0;
-          drop(settled);
-          const strange = (event) => (results[event.uuid] || {}).error === "other_user";
-          // Nothing was taken of this user, or somebody else is signed in by now.
-          if (results ? settled.some(strange) : status === 204 || status === 409) ask();
-        }
-      }
+      const batch = nextBatch();
+      let status;
+      let after;
+      let results;
+      try {
+        const response = await fetch(`${base}capture`, {
+          method: "POST",
+          body: bodyOf(batch),
+          headers: { "Content-Type": "application/json" },
+          credentials: "include",
+          keepalive: fits(batch), // so that a link followed now loses nothing
+          signal: safe(() => AbortSignal.timeout(ANSWER_WITHIN))(), // not in every browser
+        });
+        after = response.headers.get("Retry-After");
+        // A 200 without results is not the endpoint's: a sign-in page, a captive portal.
+        if (response.status === 200) results = Object((await response.json()).results);
+        ({ status } = response);
+      } catch {}
+      judge(batch, status, after, results);
     }
   }
 
-  async function exchange(body) {
-    const control = new AbortController();
-    const limit = setTimeout(() => control.abort(), ANSWER_WITHIN);
-    try {
-      const response = await fetch(`${base}capture`, {
-        method: "POST",
-        body,
-        headers: { "Content-Type": "application/json" },
-        credentials: "include",
-        keepalive: new Blob([body]).size < MOST_BYTES, // so that a link followed now loses nothing
-        signal: control.signal,
-      });
-      const { status } = response;
-      const after = response.headers.get("Retry-After");
-      // A 200 without results is not the endpoint's: a sign-in page, a captive portal.
-      const results = status === 200 ? Object((await response.json()).results) : undefined;
-      return { status, results, after: isNaN(after) ? Date.parse(after) - Date.now() : after * SECOND };
-    } catch {
-      return {};
-    } finally {
-      clearTimeout(limit);
+  function judge(batch, status, after, results) {
+    if (status === 401 || status === 403) {
+      stop(); // nobody is signed in, or not onboarded
+      return;
+    }
+    const tooLarge = status === 413 && batch.length > 1;
+    const failed = tooLarge || !status || status === 429 || status > 499;
+    const again = batch.filter((event) => failed || (results && !results[event.uuid]));
+    // Unless somebody else has signed in, or nobody wants them any more.
+    const wanted = (event) => mode !== "off" && (event.subject || subject) === subject;
+    queue.unshift(...again.filter(wanted));
+    if (tooLarge) {
+      most = batch.length >> 1;
+    } else if (again.length === batch.length) {
+      rest(after);
+    } else {
+      failures = 0;
+      const isStrange = (event) => Object(results[event.uuid]).error === "other_user";
+      // Nothing was taken of this user, or somebody else is signed in by now.
+      if (results ? batch.some(isStrange) : status === 204 || status === 409) ask();
     }
   }
 
   function rest(after) {
     const backoff = 2 ** failures++ * SECOND * (1 + Math.random());
+    const asked = after * SECOND || Date.parse(after) - Date.now() || 0; // seconds or a date
     const wake = () => {
       resting = 0;
       send();
     };
     // Quiet from then on, until the browser says that it is online again.
     resting =
-      failures < TRIES ? setTimeout(wake, Math.min(Math.max(backoff, after || 0), LONGEST_REST)) : -1;
+      failures >= TRIES || setTimeout(wake, Math.min(Math.max(backoff, asked), LONGEST_REST));
   }
 
   // The page goes, or may never come back: timers and answers can't be relied on any more.
   function leave(signingOut) {
     if (!mode) stampDrafts("guess");
-    const waiting = () => queue.filter((event) => !flight.includes(event));
     const offline = navigator.onLine === false;
-    if (!signingOut && (failures || offline)) keep(waiting());
+    if (!signingOut && (failures || offline)) keep();
     // A beacon says that all is well even then.
     if (offline) return;
-    const refused = [];
-    for (let rest = waiting(), batch; rest.length; rest = rest.filter((e) => !batch.includes(e))) {
-      batch = batchOf(rest);
-      refused.push(...beam(batch));
-    }
-    if (refused.length) send();
+    [true, false].map(ofMode).forEach(beam);
+    if (queue.length) send();
   }
 
-  // Returns the events that no beacon would take; the halves of a batch may still fit.
+  // Browsers refuse a beacon when too much is under way already; the half of it may still go.
   function beam(batch) {
-    if (navigator.sendBeacon && navigator.sendBeacon(`${base}capture`, bodyOf(batch))) {
-      drop(batch);
-      return [];
-    }
     const half = batch.length >> 1;
-    return half ? [...beam(batch.slice(0, half)), ...beam(batch.slice(half))] : batch;
+    if (!batch.length) return;
+    if (fits(batch) && safe(() => navigator.sendBeacon(`${base}capture`, bodyOf(batch)))()) drop(batch);
+    else if (half) [batch.slice(0, half), batch.slice(half)].forEach(beam);
   }
 
   // Page views
 
   function view() {
     const here = location.pathname + ("hash" in options ? location.hash : "");
-    if (here === lastPath) return;
+    if ("manual" in options || here === lastPath) return;
     lastPath = here;
     capture("page viewed");
   }
@@ -464,10 +432,11 @@
     const element = found("event");
     if (element) {
       const properties = {};
-      for (const { name, value } of element.attributes)
-        if (name.startsWith("data-second-prop-"))
-          properties[name.slice(17).replace(/-/g, "_")] =
-            /^(true|false|-?(0|[1-9]\d{0,14})(\.\d+)?)$/.test(value) ? JSON.parse(value) : value;
+      for (const { name, value } of element.attributes) {
+        const [, key] = name.split("data-second-prop-");
+        const json = parsed(value); // 3 and true are what they look like, 007 and draft are text
+        if (key) properties[key.replace(/-/g, "_")] = json === undefined ? value : json;
+      }
       capture(element.dataset.secondEvent, properties);
     }
     if (found("sign-out")) reset();
@@ -475,10 +444,11 @@
 
   function start() {
     on(window, "second-usage-data-change", (event) => adopt(event.detail));
-    on(document, "click submit", declared, true);
+    on(window, "click submit", declared, true);
     on(document, "visibilitychange", () => {
-      if (document.visibilityState === "hidden") leave();
-      else if (mode && mode !== "off") {
+      if (document.visibilityState === "hidden") {
+        leave();
+      } else {
         restore();
         soon();
       }
@@ -492,39 +462,38 @@
       if (!event.persisted) return;
       // Somebody else may have signed in while this page lay in the cache.
       ask();
-      if ("manual" in options) return;
       lastPath = undefined;
       view();
     });
     on(window, "online", () => {
       clearTimeout(resting);
       resting = failures = 0;
+      restore();
       if (mode === "guess") ask();
-      else if (mode && mode !== "off") restore();
-      send();
+      else send();
     });
     on(window, "storage", ({ key, newValue }) => {
-      if (key === SIGNED_OUT && newValue) {
+      if (key === ID && newValue === SIGNED_OUT) {
         over = true;
         stop();
-      } else if ((key === ID || !key) && !newValue === (mode === "anonymized")) ask();
+      } else if ((key === ID || !key) && !newValue === (mode === "anonymized")) {
+        ask();
+      }
     });
 
     // Under Global Privacy Control only the server's answer makes a user identified.
-    const trusted = options.mode === "anonymized" || !navigator.globalPrivacyControl;
-    if (/^(anonymized|identified)$/.test(options.mode) && options.subject && trusted)
-      adopt({ enabled: true, sharing: true, effective: options.mode, subject: options.subject });
+    const trusted = navigator.globalPrivacyControl ? /^anonymized$/ : /^(anonymized|identified)$/;
+    if (trusted.test(options.mode) && options.subject)
+      adopt({ enabled: 1, sharing: 1, effective: options.mode, subject: options.subject });
     else ask();
-    if (!("manual" in options)) watchPath();
+    watchPath();
   }
 
   window.secondAnalytics = {
     capture: safe(capture),
     reset: safe(reset),
     // Resolves when what waits has been tried; never rejects.
-    flush: safe(() =>
-      Promise.race([known, new Promise((done) => setTimeout(done, MODE_WITHIN))]).then(send),
-    ),
+    flush: safe(() => Promise.resolve(mode || known).then(send)),
   };
 
   // A page that is only prerendered has not been seen by anybody.

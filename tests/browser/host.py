@@ -38,7 +38,7 @@ EARLY = {
     # (3, 10 and 30 s) stay, because a busy machine needs them.
     "fast": """
         const real = window.setTimeout;
-        const speed = { 2000: 20, 3000: 1, 10000: 1, 30000: 1 };
+        const speed = { 2000: 20, 3000: 1, 10000: 1 };
         window.rests = [];
         window.setTimeout = (work, ms = 0, ...given) => {
             if (ms >= 1000 && !speed[ms]) window.rests.push(ms);
@@ -49,7 +49,9 @@ EARLY = {
     "hasty": """
         const real = window.setTimeout;
         window.setTimeout = (work, ms, ...given) =>
-            real(work, [3000, 10000, 30000].includes(ms) ? 100 : ms, ...given);
+            real(work, [3000, 10000].includes(ms) ? 100 : ms, ...given);
+        const timeout = AbortSignal.timeout;
+        AbortSignal.timeout = () => timeout.call(AbortSignal, 100);
     """,
     # Nothing happens by itself: what leaves, leaves because the page asked or went away.
     "still": "const real = window.setTimeout; window.setTimeout = (w, ms) => real(w, ms + 1e6);",
