@@ -1,0 +1,81 @@
+"""The `second-mw` command (spec §13): one file a command, loaded when it is asked for.
+
+A command's module has `add_arguments(parser)` and `run(given) -> int`, and may have `EXAMPLE`, the
+line that its `--help` ends with. Exit codes: 0 good, 1 the thing asked about is bad, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Final
+
+from second_mw.errors import AnalyticsError
+from second_mw.version import VERSION
+
+#: Command → what it does, in the order of `--help`; each is a module of this package.
+COMMANDS: Final[dict[str, str]] = {
+    "run": "serve a WSGI or ASGI app, wrapped",
+    "inbox": "a local PostHog look-alike with a web page",
+    "check": "look at every setting and whether it works",
+    "explain": "show what leaves of one event, and why",
+    "catalogue": "print the events that are taken",
+    "forward": "deliver from a durable outbox, in a process of its own",
+    "outbox": "look into a durable outbox, and tidy it",
+    "export": "print what is kept about one person",
+    "erase": "erase what is kept about one person",
+    "docs": "print or serve the documentation",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: without the program's name; None takes `sys.argv`.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # Only the command that was named is imported: each may need an extra of its own.
+    named = next((word for word in given if not word.startswith("-")), None)
+    try:
+        parsed = parser(named).parse_args(given)
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 2
+    if parsed.command is None:
+        parser(None).print_help()
+        return 2
+    try:
+        code: int = parsed.run(parsed)
+    except KeyboardInterrupt:
+        return 130
+    except AnalyticsError as error:
+        print(f"second-mw: {error}", file=sys.stderr)
+        return 1
+    return code
+
+
+def parser(named: str | None) -> argparse.ArgumentParser:
+    """Return the argument parser; only the command `named` knows its own arguments."""
+    top = argparse.ArgumentParser(
+        prog="second-mw",
+        description="Privacy-first product analytics for WSGI and ASGI apps.",
+        epilog="Example: second-mw inbox --port 8765",
+    )
+    top.add_argument("--version", action="version", version=f"second-mw {VERSION}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name, summary in COMMANDS.items():
+        module: Any = import_module(f"{__name__}.{name}") if name == named else None
+        example = getattr(module, "EXAMPLE", None)
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=getattr(module, "DESCRIPTION", f"{summary[0].upper()}{summary[1:]}."),
+            epilog=f"Example: {example}" if example else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if module is not None:
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    return top
