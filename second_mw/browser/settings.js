@@ -51,6 +51,9 @@
     copied: "The id was copied.",
     notCopied: "The browser did not let the id be copied. Select it instead.",
     renewed: "This browser has a new anonymous id. Earlier events can’t be joined to it.",
+    nowAnonymized: "Now: shared, and anonymized.",
+    nowIdentified: "Now: shared, with your name.",
+    nowNothing: "Now: nothing is sent.",
     loading: "Loading your settings…",
     saving: "Saving…",
     saved: "Saved.",
@@ -100,9 +103,10 @@
       font-size: 15px;
       line-height: 1.5;
       text-align: start;
-      overflow-y: auto;
-      overscroll-behavior: contain;
+      overflow: hidden;
     }
+    dialog[open] { display: flex; flex-direction: column; }
+    .body { flex: 1 1 auto; overflow-y: auto; overscroll-behavior: contain; scrollbar-width: thin; }
     dialog::backdrop { background: rgb(0 0 0 / 45%); }
     h2, h3, p, ul { margin: 0; padding: 0; }
     h2 { font-size: 20px; font-weight: 600; line-height: 1.3; }
@@ -111,7 +115,8 @@
     header, section, footer { padding: 16px 24px; }
     header { display: grid; grid-template-columns: 1fr auto; gap: 4px 12px; padding-block-end: 12px; }
     header p { grid-column: 1 / -1; }
-    section { border-block-start: 1px solid var(--border); }
+    section + section { border-block-start: 1px solid var(--border); }
+    .body { border-block: 1px solid var(--border); }
     section.switches { padding-block: 4px; }
     .muted, .lists li { color: var(--muted); font-size: 13px; }
     button {
@@ -129,14 +134,15 @@
     button:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
     button.close { margin-block: -8px; margin-inline-end: -12px; padding: 8px; border-color: transparent; }
     h2:focus, .confirm:focus { outline: none; }
-    button.strong { border-color: var(--accent); background: var(--accent); color: var(--on-accent); font-weight: 600; }
     button[aria-disabled="true"] { opacity: 0.6; cursor: default; }
     .row { display: grid; grid-template-columns: 1fr auto; gap: 0 16px; align-items: center; padding-block: 8px; }
     .row + .row { border-block-start: 1px solid var(--border); }
     .row label { padding-block: 8px 0; font-weight: 600; cursor: pointer; }
-    .row p { grid-column: 1; padding-block-end: 8px; }
+    .row > p { grid-column: 1; padding-block-end: 8px; }
     .row [role="switch"] { grid-column: 2; grid-row: 1 / span 2; }
     .row .more { grid-column: 1 / -1; }
+    .undecided { padding-block-end: 8px; }
+    .undecided p { padding-block-end: 8px; }
     [role="switch"] { display: flex; align-items: center; gap: 8px; padding: 0 4px; border-color: transparent; font-size: 13px; }
     [role="switch"]:hover { background: none; }
     .track { display: block; inline-size: 40px; block-size: 24px; padding: 3px; border: 1px solid var(--edge); border-radius: 12px; background: var(--sunken); }
@@ -151,9 +157,12 @@
     .id { display: grid; grid-template-columns: 1fr auto auto; gap: 4px 8px; align-items: center; }
     .id h3, .id p { grid-column: 1 / -1; }
     code { font: 13px ui-monospace, monospace; overflow-wrap: anywhere; }
-    footer { display: flex; flex-wrap: wrap; gap: 8px 16px; align-items: center; position: sticky; inset-block-end: 0; min-block-size: 56px; border-block-start: 1px solid var(--border); background: var(--surface); font-size: 13px; }
+    footer { display: flex; flex-wrap: wrap; gap: 8px 16px; align-items: center; min-block-size: 56px; font-size: 13px; }
     footer p { flex: 1 1 200px; }
     footer p.bad { color: var(--bad); font-weight: 600; }
+    @media (max-height: 480px) {
+      dialog[open] { display: block; overflow-y: auto; }
+    }
     @media (max-width: 460px) {
       header, section, footer { padding-inline: 16px; }
       .lists { grid-template-columns: 1fr; }
@@ -313,7 +322,7 @@
       const { answer, refused } = await ask();
       if (round !== this.#round) return;
       this.#answer = answer;
-      this.#say(answer ? this.#reason() : refused || "notLoaded");
+      this.#say(answer ? this.#reason() || this.#standing() : refused || "notLoaded");
     }
 
     async #save(choice) {
@@ -348,6 +357,11 @@
       if (enabled === false) return "disabled";
       const found = REASONS[reason];
       return sharing === false && ["gpc", "dnt"].includes(found) ? `${found}Drop` : found;
+    }
+
+    #standing() {
+      if (this.#answer.sharing !== true) return "nowNothing";
+      return this.#answer.effective === "identified" ? "nowIdentified" : "nowAnonymized";
     }
 
     // What the person does
@@ -421,8 +435,10 @@
       parts.confirm.hidden = !this.#confirming || locked;
       const inUse = answer.enabled && sharing === true && isAnonymized;
       const id = inUse && storedId();
-      parts.id.textContent = id || (inUse ? words.idNone : words.idUnused);
-      parts.copy.hidden = parts.renew.hidden = !id;
+      parts.id.textContent = id || "";
+      parts.noId.textContent = inUse ? words.idNone : words.idUnused;
+      parts.noId.hidden = Boolean(id);
+      parts.id.hidden = parts.copy.hidden = parts.renew.hidden = !id;
       parts.idSection.hidden = !answer.enabled;
       parts.retry.hidden = this.#said !== "notLoaded";
       parts.dialog.setAttribute("aria-busy", BUSY.includes(this.#said));
@@ -474,7 +490,7 @@
       const anonymize = toggle("anonymize", () => this.#flipAnonymity());
       const undecided = h(
         "div",
-        { class: "more" },
+        { class: "more undecided" },
         h("p", { class: "muted" }, words.undecided),
         button(words.decline, () => this.#save({ sharing: false }), { class: "decline" }),
       );
@@ -495,13 +511,14 @@
           "div",
           { class: "buttons" },
           button(words.confirmNo, () => this.#confirm(false), { class: "no" }),
-          button(words.confirmYes, () => this.#becomeIdentified(), { class: "yes strong" }),
+          button(words.confirmYes, () => this.#becomeIdentified(), { class: "yes" }),
         ),
       );
       const id = h("code");
+      const noId = h("p", { class: "muted" });
       const copy = button(words.copy, () => this.#copy(), { class: "copy" });
       const renew = button(words.renew, () => this.#renew(), { class: "renew" });
-      const idSection = h("section", { class: "id" }, h("h3", {}, words.id), id, copy, renew);
+      const idSection = h("section", { class: "id" }, h("h3", {}, words.id), id, copy, renew, noId);
       const status = h("p", { id: "status", role: "status", "aria-live": "polite" });
       const retry = button(words.retry, () => this.#load(), { class: "retry" });
       const close = button("✕", () => this.close(), { class: "close", "aria-label": words.close });
@@ -528,18 +545,22 @@
           h("p", { id: "intro", class: "muted" }, words.intro),
         ),
         h(
-          "section",
-          { class: "switches" },
-          row("share", share, undecided),
-          row("anonymize", anonymize, confirm),
+          "div",
+          { class: "body" },
+          h(
+            "section",
+            { class: "switches" },
+            row("share", share, undecided),
+            row("anonymize", anonymize, confirm),
+          ),
+          h(
+            "section",
+            { class: "lists" },
+            h("div", {}, h("h3", {}, words.anonymizedTitle), listOf(words.anonymizedList)),
+            h("div", {}, h("h3", {}, words.identifiedTitle), listOf(words.identifiedList)),
+          ),
+          idSection,
         ),
-        h(
-          "section",
-          { class: "lists" },
-          h("div", {}, h("h3", {}, words.anonymizedTitle), listOf(words.anonymizedList)),
-          h("div", {}, h("h3", {}, words.identifiedTitle), listOf(words.identifiedList)),
-        ),
-        idSection,
         h("footer", {}, status, retry),
       );
       root.append(dialog);
@@ -550,6 +571,7 @@
         undecided,
         confirm,
         id,
+        noId,
         copy,
         renew,
         idSection,
