@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from second_mw.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from second_mw.analytics import Analytics, Captured, Flushed
+    from second_mw.analytics import Analytics, Captured
     from second_mw.errors import (
         AnalyticsError,
         ConfigurationError,
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         PreferencesUnavailable,
         Refused,
     )
+    from second_mw.forwarder.dispatcher import Flushed
     from second_mw.payload import Payload
     from second_mw.privacy.catalogue import (
         Catalogue,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from second_mw.user import AnalyticsUser, Choice
 
 _HOME = {
-    "second_mw.analytics": ("Analytics", "Captured", "Flushed"),
+    "second_mw.analytics": ("Analytics", "Captured"),
     "second_mw.errors": (
         "AnalyticsError",
         "ConfigurationError",
@@ -53,6 +54,7 @@ _HOME = {
         "PreferencesUnavailable",
         "Refused",
     ),
+    "second_mw.forwarder.dispatcher": ("Flushed",),
     "second_mw.payload": ("Payload",),
     "second_mw.privacy.catalogue": (
         "Catalogue",

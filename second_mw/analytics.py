@@ -11,14 +11,15 @@ import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from second_mw.endpoint import Endpoint, finished, settle, workspace_named
 from second_mw.errors import Code, OutboxUnavailable, PreferencesUnavailable, Refused
+from second_mw.forwarder.dispatcher import Flushed
 from second_mw.outbox.outbox import Outbox, open_store
 from second_mw.preferences.base import Preferences
 from second_mw.privacy.catalogue import Catalogue
-from second_mw.privacy.mode import STORE_FAILED, own_word, standing
+from second_mw.privacy.mode import STORE_FAILED, asks_store, own_word, standing
 from second_mw.privacy.pipeline import Pipeline, Posted
 from second_mw.settings import Settings
 from second_mw.tally import Tally
@@ -40,13 +41,6 @@ logger = logging.getLogger("second_mw")
 # Every living instance, so that a forked child and an ending process find them.
 _instances: weakref.WeakSet[Analytics] = weakref.WeakSet()
 _hooks = {"installed": False}
-
-
-class Flushed(NamedTuple):
-    """What a flush did: how many events are out, and how many are not."""
-
-    out: int
-    left: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +236,8 @@ class Analytics:
         return Captured(uuid=done.payloads[-1].uuid)
 
     def _choice(self, user: AnalyticsUser) -> Any:
+        if not asks_store(user):
+            return None
         try:
             return self.preferences.get(self.pipeline.user_key(user.id))
         except PreferencesUnavailable:
@@ -265,7 +261,7 @@ class Analytics:
         forwarder = self._started()
         if forwarder is None:
             return Flushed(0, 0)
-        return Flushed(*forwarder.flush(timeout))
+        return forwarder.flush(timeout)
 
     def close(self, timeout: float | None = None) -> Flushed:
         """Flush, and stop delivering; an event that comes later starts it again.
@@ -279,7 +275,7 @@ class Analytics:
         if forwarder is None and not left:
             return Flushed(0, 0)
         forwarder = forwarder or self._made()
-        return Flushed(*forwarder.close(timeout or self.settings.shutdown_timeout))
+        return forwarder.close(self.settings.shutdown_timeout if timeout is None else timeout)
 
     def startup(self) -> None:
         """Start what must run before any event: a durable outbox may hold a predecessor's."""

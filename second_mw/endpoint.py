@@ -29,7 +29,7 @@ from second_mw.errors import (
 from second_mw.origin import Header, Origins
 from second_mw.payload import Payload
 from second_mw.privacy import names
-from second_mw.privacy.mode import STORE_FAILED, Standing, own_word, standing
+from second_mw.privacy.mode import STORE_FAILED, Standing, asks_store, own_word, standing
 from second_mw.privacy.pipeline import Finished, Pipeline, Posted
 from second_mw.privacy.receipt import Receipt
 from second_mw.settings import Settings
@@ -229,7 +229,7 @@ class Endpoint:
         self, request: Request, user: AnalyticsUser
     ) -> Generator[Need, Any, tuple[Standing, Choice]]:
         choice = None
-        if user.anonymized is None or user.sharing is None:
+        if asks_store(user):
             choice = yield NeedChoice(self._pipeline.user_key(user.id))
         where = standing(
             self._settings,

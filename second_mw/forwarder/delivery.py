@@ -50,12 +50,13 @@ class _Job:
     Args:
         entries: as leased.
         attempts: how many attempts one round has.
+        now: when they were leased.
     """
 
-    def __init__(self, entries: Sequence[Entry], attempts: int) -> None:
+    def __init__(self, entries: Sequence[Entry], attempts: int, now: float) -> None:
         self.open = {entry.key for entry in entries}
         self.attempts = attempts
-        self.held_at = time.monotonic()
+        self.held_at = now
         #: Refused alone, but not buried before it is clear that the sender is not to blame.
         self.refused: dict[str, str] = {}
 
@@ -69,6 +70,7 @@ class Delivery:
         ledger, circuit, refusals: the forwarder's.
         ttl: seconds of a lease.
         max_retries: of one round.
+        clock: monotonic seconds, for the lease.
         random: 0.0 to 1.0, for the backoff's jitter.
     """
 
@@ -82,6 +84,7 @@ class Delivery:
         refusals: Refusals,
         ttl: float,
         max_retries: int,
+        clock: Callable[[], float],
         random: Callable[[], float],
     ) -> None:
         self._store = store
@@ -91,6 +94,7 @@ class Delivery:
         self._refusals = refusals
         self._ttl = ttl
         self._max_retries = max_retries
+        self._clock = clock
         self._random = random
 
     def run(
@@ -100,7 +104,7 @@ class Delivery:
 
         A probe is one attempt: it asks whether PostHog is there, and is not to press it.
         """
-        job = _Job(entries, attempts=1 if probe else 1 + self._max_retries)
+        job = _Job(entries, 1 if probe else 1 + self._max_retries, self._clock())
         todo = [Batch.of(part, time.time()) for part in reversed(_without_repeats(entries))]
         while todo:
             batch = todo.pop()
@@ -228,7 +232,7 @@ class Delivery:
 
     def _renew(self, job: _Job) -> None:
         """Hold the lease on, long before it runs out, and not at every turn."""
-        now = time.monotonic()
+        now = self._clock()
         if now - job.held_at >= self._ttl / 4:
             self._store.renew(sorted(job.open), self._ttl)
             job.held_at = now

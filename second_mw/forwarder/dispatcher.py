@@ -12,9 +12,9 @@ import logging
 import math
 import random as jitter
 import sys
-import threading
 import time
 from collections.abc import Callable
+from threading import RLock, Thread, current_thread
 from typing import Final, Literal, NamedTuple, TypedDict
 
 from second_mw.forwarder.circuit import Circuit, Refusals
@@ -73,7 +73,7 @@ class Forwarder:
         store: where events wait; several forwarders may share one.
         settings: an enabled `Settings`; a disabled one sends nothing.
         on_loss: called with (reason, count) for every event that will not be delivered.
-        clock: monotonic seconds, for the flush interval and the circuit.
+        clock: monotonic seconds, for leases, the flush interval and the circuit.
         pause: waits between retries, for tests; None waits on a condition that `close` ends.
         random: 0.0 to 1.0, for the backoff's jitter.
         connect: makes a sender's transport; None takes `requests`, imported at the first batch.
@@ -106,7 +106,7 @@ class Forwarder:
     def _begin(self) -> None:
         """Start with nothing: at construction, and in a forked child."""
         # Re-entrant: a signal handler may close what its own thread is just notifying.
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._shift: Shift | None = None
         self._flushes = 0
         # Events the dispatcher has been told of, and how many it must hear of before it looks.
@@ -128,6 +128,7 @@ class Forwarder:
             refusals=Refusals(),
             ttl=self._ttl,
             max_retries=RETRIES_A_ROUND if retries is None else retries,
+            clock=self._clock,
             random=self._random,
         )
 
@@ -148,7 +149,7 @@ class Forwarder:
             if self._shift is not None and self._shift.alive:
                 return True
             shift = Shift(self._lock, self._pause)
-            shift.dispatcher = threading.Thread(
+            shift.dispatcher = Thread(
                 target=self._dispatch, args=(shift,), name="second_mw-dispatcher", daemon=True
             )
             try:
@@ -315,7 +316,7 @@ class Forwarder:
 
     def _add_sender(self, shift: Shift) -> None:
         name = f"second_mw-sender-{len(shift.senders) + 1}"
-        sender = threading.Thread(target=self._send, args=(shift,), name=name, daemon=True)
+        sender = Thread(target=self._send, args=(shift,), name=name, daemon=True)
         try:
             sender.start()
         except RuntimeError as error:
@@ -447,7 +448,7 @@ class Forwarder:
                 condition.notify_all()
             threads = [*shift.senders, shift.dispatcher]
         for thread in threads:
-            if thread is not None and thread is not threading.current_thread():
+            if thread is not None and thread is not current_thread():
                 thread.join(max(0.05, deadline - time.monotonic()))
 
     def _report_unsent(self) -> None:

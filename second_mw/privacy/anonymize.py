@@ -103,12 +103,13 @@ class Rulebook:
             return judged
         normal = judged.normal
         bare = normal.replace("_", "")
-        if names.identifies(normal) or not {normal, bare}.isdisjoint(self.catalogue.ident_keys):
-            # A receipt may say the rule's own word; any other spelling is data of the browser's.
-            shown = normal if normal in names.EXACT else ":key"
-            return judged._replace(rule="identifying_key", shown=shown, secret=False)
         if not {normal, bare}.isdisjoint(self.catalogue.text_keys):
-            return judged._replace(rule="free_text", secret=False)
+            return judged._replace(rule="free_text", shown=normal, secret=False)
+        is_ident = not {normal, bare}.isdisjoint(self.catalogue.ident_keys)
+        if is_ident or names.identifies(normal):
+            # A receipt may say the rules' own words; any other spelling is data of the browser's.
+            shown = normal if is_ident or normal in names.EXACT else ":key"
+            return judged._replace(rule="identifying_key", shown=shown, secret=False)
         if top and self.drops_undeclared:
             return judged._replace(rule="undeclared", secret=False)
         whole = clean_text(key).strip()

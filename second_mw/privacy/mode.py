@@ -32,6 +32,11 @@ class Standing(NamedTuple):
     shares: bool
 
 
+def asks_store(user: AnalyticsUser) -> bool:
+    """Whether the resolver left anything to the preference store."""
+    return user.anonymized is None or user.sharing is None
+
+
 def standing(
     settings: Settings,
     user: AnalyticsUser,

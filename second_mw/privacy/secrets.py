@@ -32,7 +32,7 @@ class Span(NamedTuple):
 #: narrow that no shape fits in; a test compares its answer with the full scan's.
 PLAIN: Final = re.compile(
     r"[A-Za-z]{1,12}(?:[A-Za-z]{0,3}[_.-][A-Za-z]{1,12}){0,7}(?:[A-Za-z]{0,3}|\d{1,3})"
-    r"(?:[-.]\d){0,2}(?:-\d{8})?"
+    r"(?:[-.]\d){0,2}(?:-20\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))?"
 )
 #: The longest text that `PLAIN` is asked about: shorter than a UUID.
 PLAIN_LENGTH: Final = 32
@@ -157,6 +157,7 @@ _KNOWN: Final = re.compile(
 )
 #: Looking for a literal costs a hundredth of the pattern.
 _HINTS: Final = tuple(prefix for known in KNOWN for prefix in known.prefixes.split())
+_HINTS_OF_LETTERS: Final = tuple(filter(str.isalpha, _HINTS))
 _BEARER_HINTS: Final = ("earer", "EARER")
 _ALNUM_RUN: Final = re.compile(r"[A-Za-z0-9]+")
 
@@ -395,7 +396,8 @@ def _finders(text: str) -> Iterator[_Finder]:
         yield _JWT
     if "-----BEGIN " in text:
         yield _PEM
-    if any(map(words.__contains__, _HINTS)) or any(map(text.__contains__, _BEARER_HINTS)):
+    hints = _HINTS_OF_LETTERS if words.isalpha() else _HINTS
+    if any(map(words.__contains__, hints)) or any(map(text.__contains__, _BEARER_HINTS)):
         yield _PREFIXED
     if not _DIGIT.search(text):
         return

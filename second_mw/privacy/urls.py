@@ -93,30 +93,29 @@ def _without_userinfo(beginning: re.Match[str], url: str) -> tuple[str, str]:
     A password may hold a slash, which ends the host by the book: then what stands for a port is
     none, and the host comes after the last @.
     """
-    scheme, authority = beginning[1] or "", beginning[2]
-    rest = url[beginning.end() :]
-    if "%40" in authority:
-        authority = unquote(authority)
-    if "@" in authority:
-        authority = authority.rpartition("@")[2]
-    elif ":" in authority and "@" in rest and not _is_host_and_port(authority):
-        authority, slash, rest = _split_at_slash(rest.rpartition("@")[2])
-        rest = slash + rest
-    return f"{scheme}//{authority}", rest
+    host, rest = _host(beginning[2]), url[beginning.end() :]
+    if ":" in host and "@" in rest and not _is_host_and_port(host):
+        authority, slash, path = rest.rpartition("@")[2].partition("/")
+        host, rest = _host(authority), slash + path
+    return f"{beginning[1] or ''}//{host}", rest
+
+
+def _host(authority: str) -> str:
+    return authority.replace("%40", "@").rpartition("@")[2]
 
 
 def _is_host_and_port(authority: str) -> bool:
     return authority.endswith("]") or bool(_PORT.search(authority))
 
 
-def _split_at_slash(text: str) -> tuple[str, str, str]:
-    return text.partition("/")
-
-
 def _clean_path(path: str) -> str:
-    segments = path.split("/")
-    before = ["/", segments[0] or "/", *segments[1:]]
-    return "/".join(map(_clean_segment, before, segments))
+    cleaned: list[str] = []
+    before = "/"
+    for segment in path.split("/"):
+        kept = _clean_segment(before, segment)
+        before = kept if cleaned else kept or "/"
+        cleaned.append(kept)
+    return "/".join(cleaned)
 
 
 def _clean_segment(before: str, segment: str) -> str:
@@ -128,7 +127,7 @@ def _clean_segment(before: str, segment: str) -> str:
     if "=" in segment:
         segment = _PARAMETERS.sub("", segment)
     if not before and "@" in segment:
-        segment = segment.rpartition("@")[2]
+        segment = segment.rpartition("@")[2] or _OPAQUE
     if len(segment) < _SHORTEST_ID:
         return segment
     decoded = _decoded(segment)
