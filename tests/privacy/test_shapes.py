@@ -214,6 +214,7 @@ def test_a_version_may_still_hold_another_shape() -> None:
 
 @given(st.from_regex(PLAIN, fullmatch=True).filter(lambda text: len(text) <= PLAIN_LENGTH))
 @example("ip-1-2-20250929")
+@example("A05-20250929")
 @example("sk-abcdefghijk123")
 @example("ASIAabcdefghijk-4-5-20250929")
 def test_the_short_cut_for_plain_labels_never_hides_a_shape(text: str) -> None:

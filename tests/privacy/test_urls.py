@@ -24,6 +24,9 @@ CLEANED = [
     ("https://u:pa/ss@host/x", "https://host/x"),
     ("https://u:p@v@host/x", "https://host/x"),
     ("https://u%3Ap%40host/x", "https://host/x"),
+    ("https://u:pa/ss%40w@host/x", "https://host/x"),
+    ("https://u:pa/ss@a%40host/x", "https://host/x"),
+    ("/x//;a=1/u:p@h//u:p@", "/x///h//:token"),
     ("https://web.archive.org/https://u:p@h/x?z=1", "https://web.archive.org/https://h/x"),
     # query and fragment
     ("https://x.org/a?b=c#d", "https://x.org/a"),
