@@ -107,10 +107,26 @@ def _seconds(value: Any) -> float:
     return number
 
 
+_SWITCH_WORDS: Final = {
+    **dict.fromkeys(("on", "1", "true", "yes"), True),
+    **dict.fromkeys(("off", "0", "false", "no"), False),
+}
+
+
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError
     return value
+
+
+def _switch(value: Any) -> bool:
+    """Return a flag that a variable writes as a word."""
+    if isinstance(value, bool):
+        return value
+    word = _text(value).lower()
+    if word not in _SWITCH_WORDS:
+        raise ValueError
+    return _SWITCH_WORDS[word]
 
 
 def _one_of(*words: str) -> Callable[[Any], str]:
@@ -314,6 +330,9 @@ FIELDS: Final[tuple[Field, ...]] = (
     Field("max_batch_bytes", 5_000_000, _whole(10_000, 20_000_000), "bytes, 10000 to 20000000"),
     Field("max_in_flight", 4, _whole(1, 64), "a whole number from 1 to 64"),
     Field("max_retries", None, _optional(_whole(0)), "a whole number, 0 or more, or None"),
+    # After three days PostHog's own tools no longer expect an event of that time.
+    Field("max_age", 72 * 3600.0, _seconds, "seconds, more than 0"),
+    Field("forward", True, _switch, "on or off", ("SECOND_ANALYTICS_FORWARD",)),
     Field("gzip", True, _flag, "True or False"),
     Field("connect_timeout", 3.0, _seconds, "seconds, more than 0"),
     Field("read_timeout", 15.0, _seconds, "seconds, more than 0"),
@@ -364,6 +383,8 @@ class SettingsFields(TypedDict, total=False):
     max_batch_bytes: int
     max_in_flight: int
     max_retries: int | None
+    max_age: float
+    forward: bool
     gzip: bool
     connect_timeout: float
     read_timeout: float
@@ -417,6 +438,8 @@ class Settings:
     max_batch_bytes: int
     max_in_flight: int
     max_retries: int | None
+    max_age: float
+    forward: bool
     gzip: bool
     connect_timeout: float
     read_timeout: float

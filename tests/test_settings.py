@@ -21,7 +21,8 @@ DEFAULTS = {
     "prefix": "/api/analytics", "client_name": "client.js", "allowed_origins": (),
     "consent": "default-on", "gpc": "anonymize", "dnt": "ignore", "flush_at": 100,
     "flush_interval": 2.0, "max_batch_events": 1000, "max_batch_bytes": 5_000_000,
-    "max_in_flight": 4, "max_retries": None, "gzip": True, "connect_timeout": 3.0,
+    "max_in_flight": 4, "max_retries": None, "max_age": 259_200.0, "forward": True, "gzip": True,
+    "connect_timeout": 3.0,
     "read_timeout": 15.0, "shutdown_timeout": 5.0, "disable_geoip": True,
     "historical_migration": False, "max_body": 262_144, "rate": "600/minute",
     "undeclared": "label", "precision": "exact", "trusted_proxies": 0, "on_event": None,
@@ -58,6 +59,8 @@ FROM_ENVIRONMENT = [
     ("SECOND_ANALYTICS_CONSENT", "ask", "consent", "ask"),
     ("SECOND_ANALYTICS_GPC", "drop", "gpc", "drop"),
     ("SECOND_ANALYTICS_DNT", "anonymize", "dnt", "anonymize"),
+    ("SECOND_ANALYTICS_FORWARD", "Off", "forward", False),
+    ("SECOND_ANALYTICS_FORWARD", "1", "forward", True),
 ]  # fmt: skip
 
 
@@ -146,6 +149,9 @@ WRONG = [
     ("max_batch_bytes", 1, "bytes"),
     ("max_in_flight", 0, "1 to 64"),
     ("max_retries", -1, "0 or more"),
+    ("max_age", 0, "seconds"),
+    ("forward", "perhaps", "on or off"),
+    ("forward", 1, "on or off"),
     ("gzip", "yes", "True or False"),
     ("connect_timeout", -1, "seconds"),
     ("max_body", 5, "bytes"),
