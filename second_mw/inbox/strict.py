@@ -511,12 +511,10 @@ def _v0_parsed(index: int, raw: msgspec.Raw) -> _V0Event:
 
 
 def _check_v0_tokens(batch: _V0Batch, events: Sequence[_V0Event]) -> None:
-    given = {
-        token
-        for holder in (batch, *events)
-        for token in (holder.api_key, holder.token)
-        if token is not None
-    }
+    named = [batch.api_key, batch.token]
+    for event in events:
+        named += (event.api_key, event.token)
+    given = {token for token in named if token is not None}
     if not given:
         raise _Refused("no_token")
     if len(given) > 1:
@@ -773,7 +771,8 @@ def _v1_uuid(text: str) -> UUID:
 def _v1_stored(event: _V1Event, uuid: str, now: datetime) -> Event:
     broken = next((rule.details for rule in V1_EVENT_RULES if rule.broken(event)), None)
     options = event.options if isinstance(event.options, dict) else {}
-    stamp, notes = event.timestamp, ()
+    stamp = event.timestamp
+    notes: tuple[str, ...] = ()
     if (moment := _moment(stamp)) and not options.get("disable_skew_correction"):
         stamp, notes = _cut_ahead(stamp, moment, now)
     for name, value in options.items():
