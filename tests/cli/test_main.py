@@ -1,0 +1,69 @@
+"""The command line as a whole: help, versions, exit codes, and that a command costs only itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from second_mw.cli import COMMANDS, main
+from second_mw.version import VERSION
+
+
+def test_help_names_every_command_and_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"\n    {name} " in printed for name in COMMANDS)
+    assert "Example: second-mw" in printed
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_commands_help_shows_an_example_within_eighty_columns(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([command, "--help"]) == 0
+    printed = capsys.readouterr().out
+    example = printed.rpartition("Example: ")[2]
+    assert f"second-mw {command}" in example
+    assert max(map(len, printed.rpartition("Example: ")[0].splitlines())) <= 80
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"second-mw {VERSION}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["nonsense"], ["explain", "--nonsense"], ["run"]],
+    ids=["nothing", "no such command", "no such option", "a missing argument"],
+)
+def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert "usage: second-mw" in printed.out + printed.err
+
+
+def test_help_loads_no_library_of_a_command() -> None:
+    script = (
+        "import sys; from second_mw.cli import main; main(['--help']);"
+        "print([m for m in ('requests', 'werkzeug', 'redis', 'sqlite3', 'rich') "
+        "if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.endswith("[]\n")
+
+
+def test_python_m_second_mw_is_the_same_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "second_mw", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout == f"second-mw {VERSION}\n"
