@@ -144,10 +144,7 @@ def _run(given: argparse.Namespace) -> int:
     from second_mw.inbox.app import InboxServer
     from second_mw.inbox.receipts import ReceiptSender
 
-    # The inbox binds its own; taking the port here and giving it back finds a free one.
-    with listen(given.inbox_port, INBOX_PORT, "--inbox-port") as free:
-        inbox_port = free.getsockname()[1]
-    inbox = InboxServer(port=inbox_port)
+    inbox = InboxServer(listening=listen(given.inbox_port, INBOX_PORT, "--inbox-port"))
     receipts = ReceiptSender(f"{inbox.url}/receipts")
     fields: dict[str, Any] = {"outbox": given.outbox} if given.outbox else {}
     try:
