@@ -16,6 +16,9 @@ from second_mw.errors import Refused
 #: What any product posts nests a few levels; PostHog's own limit is not documented.
 MAX_NESTING: Final = 64
 
+#: A client sends one; each further one costs a copy of what follows it.
+MAX_MEMBERS: Final = 8
+
 _decode = msgspec.json.Decoder().decode
 _ESCAPE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?"
@@ -60,6 +63,8 @@ def inflated(body: bytes, limit: int) -> bytes:
     rest = body
     try:
         while rest:
+            if len(parts) == MAX_MEMBERS:
+                raise Refused("invalid_payload")
             member = zlib.decompressobj(wbits=31)
             part = member.decompress(rest, room + 1)
             if len(part) > room:

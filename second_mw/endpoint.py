@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import math
 import re
-import traceback
 import uuid as uuids
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
@@ -22,9 +21,11 @@ from second_mw.body import decoded, inflated
 from second_mw.errors import (
     REFUSALS,
     AnalyticsError,
+    ClientDisconnected,
+    Code,
     OutboxUnavailable,
-    PreferencesUnavailable,
     Refused,
+    traced,
 )
 from second_mw.origin import Header, Origins
 from second_mw.payload import Payload
@@ -46,6 +47,8 @@ _UUID = re.compile(
 )
 _CHARSET = re.compile(r"""charset\s*=\s*["']?([^\s;"']+)""", re.IGNORECASE)
 _UTF8: Final = frozenset({"utf-8", "utf8", "us-ascii"})
+_GZIP: Final = frozenset({"gzip", "x-gzip"})
+_ENCODINGS: Final = _GZIP | {"identity", ""}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -60,6 +63,7 @@ class Request(NamedTuple):
         header: returns a header's value by its lower-case name.
         scheme, host: as the server saw them; the host with its port.
         query: the query string, without its `?`.
+        peer: the address that the server saw, None if it saw none (a Unix socket).
     """
 
     method: str
@@ -67,6 +71,7 @@ class Request(NamedTuple):
     scheme: str
     host: str
     query: str = ""
+    peer: str | None = None
 
 
 class Answer(NamedTuple):
@@ -85,9 +90,9 @@ class NeedUser(NamedTuple):
 
 
 class NeedRate(NamedTuple):
-    """Whether this user may post now → None, or seconds until then."""
+    """Whether whom this key stands for may ask now → None, or seconds until then."""
 
-    user_key: str
+    key: str
 
 
 class NeedBody(NamedTuple):
@@ -97,7 +102,7 @@ class NeedBody(NamedTuple):
 
 
 class NeedChoice(NamedTuple):
-    """What the user chose → Choice, None, or `store_failed`."""
+    """What the user chose → Choice or None."""
 
     user_key: str
 
@@ -153,6 +158,8 @@ class Endpoint:
         self._pipeline = pipeline
         self._tally = tally
         self._origins = Origins(settings)
+        self._is_limited = settings.enabled and settings.rate is not None
+        self._said: set[str] = set()
         prefix = settings.prefix
         #: Path below the mount → route. Exactly these are ours (spec §2).
         self.routes: dict[str, Route] = {
@@ -174,7 +181,7 @@ class Endpoint:
                 if request.method == "OPTIONS":
                     preflight = self._origins.preflight_headers(request.header, methods)
                     if preflight is not None:
-                        return Answer(204, [*_COMMON_HEADERS, *preflight])
+                        return Answer(204, [*COMMON_HEADERS, *preflight])
                 if request.method not in allowed:
                     raise Refused("method_not_allowed", allow=methods)
                 self._check_origin(request)
@@ -183,11 +190,14 @@ class Endpoint:
                 answer = self._refusal(refused)
             except OutboxUnavailable as full:
                 answer = self._refusal(Refused("outbox_unavailable", retry_after=full.retry_after))
-            except AnalyticsError:
+            except ClientDisconnected:
                 raise
             except Exception as error:
                 answer = self._refusal(_failed(error))
-            return answer._replace(headers=[*_COMMON_HEADERS, *answer.headers, *cors])
+            if not answer.headers and not cors:
+                # The answer to nearly every event; the adapters know its headers by heart.
+                return Answer(answer.status, COMMON_HEADERS)
+            return answer._replace(headers=[*COMMON_HEADERS, *answer.headers, *cors])
 
         return guarded
 
@@ -205,32 +215,63 @@ class Endpoint:
             headers.append(("Allow", refused.allow))
         if refused.retry_after is not None:
             headers.append(("Retry-After", str(max(1, math.ceil(refused.retry_after)))))
-        body = _encode({"error": refused.code, "message": REFUSALS[refused.code].message})
         if self._settings.debug:
             headers.append(("X-Second-Analytics", f"refused={refused.code}"))
-        return Answer(refused.status, headers, body)
+        return Answer(refused.status, headers, _error_body(refused.code))
 
     # Who asks
 
-    def _user(self) -> Generator[Need, Any, AnalyticsUser]:
+    def _user(self, request: Request) -> Generator[Need, Any, AnalyticsUser]:
         user = yield NeedUser()
         if user is None:
+            address = self._origins.address(request.header, request.peer)
+            if address is not None and self._is_limited:
+                # An address is kept as little as a user's id.
+                yield from self._count("address", self._pipeline.user_key(f"\0address {address}"))
             raise Refused("not_authenticated")
         assert isinstance(user, AnalyticsUser)  # noqa: S101 - the resolver has made sure
         return user
 
-    def _onboarded_user(self) -> Generator[Need, Any, AnalyticsUser]:
-        user = yield from self._user()
+    def _onboarded_user(self, request: Request) -> Generator[Need, Any, AnalyticsUser]:
+        user = yield from self._user(request)
         if not user.onboarded:
             raise Refused("not_onboarded")
         return user
+
+    def _count(self, what: str, key: str) -> Generator[Need, Any, None]:
+        """Count a request to a rate.
+
+        Raises:
+            Refused: `rate_limited`.
+        """
+        if not self._is_limited:
+            return
+        try:
+            wait = yield NeedRate(f"{what}:{key[:32]}")
+        except Exception as error:
+            # A limit protects the host's outbox, not its users' privacy: it fails open.
+            self._tally.add("rate_failed")
+            self._say_once("the rate limits failed, and nobody is limited meanwhile", error)
+            return
+        if wait is not None:
+            raise Refused("rate_limited", retry_after=wait)
+
+    def _say_once(self, what: str, error: Exception) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            logger.warning("second_mw: %s: %s", what, traced(error))
 
     def _standing(
         self, request: Request, user: AnalyticsUser
     ) -> Generator[Need, Any, tuple[Standing, Choice]]:
         choice = None
         if asks_store(user):
-            choice = yield NeedChoice(self._pipeline.user_key(user.id))
+            try:
+                choice = yield NeedChoice(self._pipeline.user_key(user.id))
+            except Exception as error:
+                # Whatever is unknown means anonymized (spec §7).
+                choice = STORE_FAILED
+                self._say_once("the preference store failed, so users are anonymized", error)
         where = standing(
             self._settings,
             user,
@@ -246,13 +287,11 @@ class Endpoint:
 
     def _capture(self, request: Request) -> Steps:
         _check_media_type(request, "application/json", "text/plain")
-        user = yield from self._onboarded_user()
+        user = yield from self._onboarded_user(request)
         if not self._settings.enabled:
             return Answer(204, [])
-        wait = yield NeedRate(self._pipeline.user_key(user.id))
-        if wait is not None:
-            raise Refused("rate_limited", retry_after=wait)
-        body = yield from self._json_body(request)
+        yield from self._count("events", self._pipeline.user_key(user.id))
+        body = yield from self._json_body(request, self._settings.max_body)
         if not isinstance(body, dict):
             raise Refused("invalid_payload")
         if "batch" in body and "event" not in body:
@@ -293,11 +332,10 @@ class Endpoint:
         headers = [("Content-Type", "application/json"), *self._debug_headers(accepted)]
         return Answer(200, headers, _encode({"results": results}))
 
-    def _json_body(self, request: Request) -> Generator[Need, Any, Any]:
-        encoding = (request.header("content-encoding") or "identity").strip().lower()
-        limit = self._settings.max_body
+    def _json_body(self, request: Request, limit: int) -> Generator[Need, Any, Any]:
         body = yield NeedBody(limit)
-        if encoding in ("gzip", "x-gzip"):
+        encoding = request.header("content-encoding")
+        if encoding is not None and encoding.strip().lower() in _GZIP:
             body = inflated(body, limit)
         return decoded(body)
 
@@ -332,7 +370,13 @@ class Endpoint:
     def _put(self, events: Sequence[Finished]) -> Generator[Need, Any, None]:
         payloads = [payload for event in events for payload in event.payloads]
         if payloads:
-            yield Put(payloads)
+            try:
+                yield Put(payloads)
+            except AnalyticsError:
+                raise
+            except Exception as error:
+                logger.error("second_mw: the outbox failed: %s", traced(error))
+                raise OutboxUnavailable("store_failed") from None
         settle(events, self._settings.on_receipt)
 
     def _debug_headers(self, events: Sequence[Finished]) -> list[tuple[str, str]]:
@@ -353,14 +397,16 @@ class Endpoint:
     # GET, PUT {prefix}/preferences
 
     def _preferences(self, request: Request) -> Steps:
-        user = yield from self._user()
+        user = yield from self._user(request)
+        # A rate of its own: who posts too many events must still be able to stop sharing.
+        yield from self._count("choices", self._pipeline.user_key(user.id))
         if request.method == "GET":
             where, choice = yield from self._standing(request, user)
             return self._preferences_answer(user, where, choice)
         _check_media_type(request, "application/json")
         if not user.onboarded:
             raise Refused("not_onboarded")
-        wanted = _wanted_choice((yield from self._choice_body(request)))
+        wanted = _wanted_choice((yield from self._json_body(request, _MAX_CHOICE_BODY)))
         self._check_choice(request, user, wanted)
         _, choice = yield from self._standing(request, user)
         choice = Choice(
@@ -370,15 +416,13 @@ class Endpoint:
         user_key = self._pipeline.user_key(user.id)
         try:
             yield SaveChoice(user_key, self._differing(choice))
-        except PreferencesUnavailable:
+        except Exception as error:
+            self._say_once("a choice could not be stored", error)
             raise Refused("preferences_unavailable", retry_after=5.0) from None
         where, choice = yield from self._standing(request, user)
         if wanted.anonymized is False and where.mode == "identified" and where.shares:
             yield from self._identify_now(user, None)
         return self._preferences_answer(user, where, choice)
-
-    def _choice_body(self, request: Request) -> Generator[Need, Any, Any]:
-        return decoded((yield NeedBody(_MAX_CHOICE_BODY)))
 
     def _check_choice(self, request: Request, user: AnalyticsUser, wanted: Choice) -> None:
         if not self._settings.enabled:
@@ -420,10 +464,11 @@ class Endpoint:
 
     def _identify(self, request: Request) -> Steps:
         _check_media_type(request, "application/json")
-        user = yield from self._onboarded_user()
+        user = yield from self._onboarded_user(request)
         if not self._settings.enabled:
             return Answer(204, [])
-        body = yield from self._choice_body(request)
+        yield from self._count("events", self._pipeline.user_key(user.id))
+        body = yield from self._json_body(request, _MAX_CHOICE_BODY)
         if not isinstance(body, dict):
             raise Refused("invalid_payload")
         workspace = workspace_named({"workspace_id": body.get("workspaceId")}, user)
@@ -455,11 +500,11 @@ class Endpoint:
         def static(request: Request) -> Steps:
             if request.method not in ("GET", "HEAD"):
                 refusal = self._refusal(Refused("method_not_allowed", allow="GET, HEAD"))
-                return refusal._replace(headers=[*_COMMON_HEADERS, *refusal.headers])
+                return refusal._replace(headers=[*COMMON_HEADERS, *refusal.headers])
             # A URL that names the version never changes its bytes.
             is_versioned = request.query == f"v={file.version}"
             cached = [*headers, ("Cache-Control", _IMMUTABLE if is_versioned else "no-cache")]
-            if file.etag in _etags(request.header("if-none-match")):
+            if not _etags(request.header("if-none-match")).isdisjoint((file.etag, "*")):
                 return Answer(304, cached)
             return Answer(200, cached, file.body)
             yield  # a generator like every route, although it needs nothing
@@ -468,7 +513,7 @@ class Endpoint:
 
 
 _IMMUTABLE: Final = "public, max-age=31536000, immutable"
-_COMMON_HEADERS: Final = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
+COMMON_HEADERS: Final = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
 
 
 # What server code and the endpoint have in common
@@ -491,13 +536,17 @@ def finished(pipeline: Pipeline, posted: Posted, user: AnalyticsUser, where: Sta
 def settle(events: Sequence[Finished], on_receipt: Callable[[Receipt], object] | None) -> None:
     """Do what follows once the outbox has the events."""
     for event in events:
-        if event.taken is not None:
-            event.taken()
-        if event.receipt is not None and on_receipt is not None:
-            try:
+        try:
+            if event.taken is not None:
+                event.taken()
+            if event.receipt is not None and on_receipt is not None:
                 on_receipt(event.receipt)
-            except Exception:
-                logger.exception("second_mw: the on_receipt hook failed")
+        except Exception as error:
+            # The event is kept, and whoever posted it must hear that.
+            logger.error(
+                "second_mw: on_receipt, or what else follows a kept event, failed: %s",
+                traced(error),
+            )
 
 
 def workspace_named(properties: Mapping[str, Any], user: AnalyticsUser) -> str | None:
@@ -528,10 +577,30 @@ def _means_workspace(key: str) -> bool:
 
 def _failed(error: Exception) -> Refused:
     """Return the refusal of an event whose rules failed, having logged where but no value."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames[-4:]))
-    logger.error("second_mw took nothing: %s in %s", type(error).__name__, where)
+    logger.error("second_mw took nothing: %s", traced(error))
     return Refused("not_taken", counted="rule_failed")
+
+
+def fallen(error: Exception) -> Answer:
+    """Return the answer to a request on which this package itself failed: nothing was taken.
+
+    The last net of both adapters: whatever happens here, the host does not hear of it.
+    """
+    return _plain(_failed(error).code)
+
+
+def cut_short() -> Answer:
+    """Return the answer to a body that ended before its end, should anybody still read it."""
+    return _plain("invalid_payload")
+
+
+def _plain(code: Code) -> Answer:
+    headers = [*COMMON_HEADERS, ("Content-Type", "application/json")]
+    return Answer(REFUSALS[code].status, headers, _error_body(code))
+
+
+def _error_body(code: Code) -> bytes:
+    return _encode({"error": code, "message": REFUSALS[code].message})
 
 
 def _with_uuid(item: object, uuid: str) -> object:
@@ -557,7 +626,7 @@ def _check_media_type(
     if (
         _media_type(request) not in allowed
         or (charset is not None and charset[1].lower() not in _UTF8)
-        or encoding not in ("identity", "gzip", "x-gzip", "")
+        or encoding not in _ENCODINGS
     ):
         raise Refused("unsupported_media_type")
 

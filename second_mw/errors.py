@@ -6,6 +6,7 @@ an answer's status, code and sentence come from here and from nowhere else.
 
 from __future__ import annotations
 
+import traceback
 from typing import Final, Literal, NamedTuple
 
 Code = Literal[
@@ -127,3 +128,17 @@ class PreferencesUnavailable(AnalyticsError):
 
 class ClientDisconnected(AnalyticsError):
     """The client went away while its body was read; there is nobody left to answer."""
+
+
+def traced(error: BaseException) -> str:
+    """Return what failed and where, without the exception's words, which may quote a value.
+
+    >>> try:
+    ...     {}["ada@example.org"]
+    ... except KeyError as error:
+    ...     traced(error)
+    'KeyError in <module>:2'
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    where = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames[-4:]))
+    return f"{type(error).__name__} in {where}" if where else type(error).__name__

@@ -1,4 +1,4 @@
-"""Does a request come from this site? (spec §4, "Origin"). Pure; no I/O.
+"""Where does a request come from: from this site (spec §4, "Origin"), from which address? Pure.
 
 A cookie goes along with a request from any site, so a signed-in user alone proves nothing. The
 browser says where a request comes from, in `Sec-Fetch-Site`, `Origin` or `Referer`.
@@ -6,7 +6,9 @@ browser says where a request comes from, in `Sec-Fetch-Site`, `Origin` or `Refer
 
 from __future__ import annotations
 
+import ipaddress
 import logging
+import re
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
@@ -19,6 +21,11 @@ logger = logging.getLogger("second_mw")
 #: Returns a request header's value by its lower-case name, None if it is absent.
 Header = Callable[[str], "str | None"]
 
+_PORT: Final = re.compile(r":\d*\Z")
+# What no name holds: a list of origins, for one, is no origin.
+_NO_HOST: Final = re.compile(r"[\s,;%\\<>\"'`|^{}\x00-\x20\x7f]")
+# urlsplit would take these out in silence.
+_SPACE: Final = re.compile(r"[\s\x00-\x20]")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _OWN_SITES: Final = frozenset({"same-origin", "none"})
 # A day: browsers cap it lower themselves.
@@ -29,27 +36,37 @@ class Origins:
     """Judges where requests come from.
 
     Args:
-        settings: `allowed_origins` and `trusted_proxies`.
+        settings: `allowed_origins`, `trusted_proxies` and `webviews`.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._allowed = frozenset(filter(None, map(normal_origin, settings.allowed_origins)))
         self._trusted_proxies = settings.trusted_proxies
+        self._webviews = settings.webviews
         self._warned = False
 
     def is_allowed(self, header: Header) -> bool:
         """Whether the request's Origin is on the allowed list."""
+        if not self._allowed:
+            return False
         origin = header("origin")
         return origin is not None and normal_origin(origin) in self._allowed
 
     def cors_headers(self, header: Header) -> list[tuple[str, str]]:
-        """Return the headers of an answer to this origin, none unless it is allowed."""
-        origin = header("origin")
-        if origin is None or not self.is_allowed(header):
+        """Return the headers of an answer to this origin.
+
+        Where an answer depends on the Origin, it says so, whoever asks: a cache in between must
+        not hand one site the answer to another.
+        """
+        if not self._allowed:
             return []
+        if not self.is_allowed(header):
+            return [("Vary", "Origin")]
         return [
-            ("Access-Control-Allow-Origin", origin),
+            ("Access-Control-Allow-Origin", str(header("origin"))),
             ("Access-Control-Allow-Credentials", "true"),
+            # A script of another origin reads no other header, and has to know when to try again.
+            ("Access-Control-Expose-Headers", "Retry-After"),
             ("Vary", "Origin"),
         ]
 
@@ -79,27 +96,51 @@ class Origins:
         site = header("sec-fetch-site")
         if site is not None and site.strip().lower() not in _OWN_SITES:
             raise Refused("cross_origin")
-        own = self.own_origin(header, scheme, host)
         origin = header("origin")
         if origin is not None:
-            if own is None or normal_origin(origin) != own:
+            if not self._is_own(origin, header, scheme, host):
                 self._hint(site)
                 raise Refused("cross_origin")
-            return
-        if site is None and simple:
+        elif site is None and simple:
             referer = header("referer")
-            if referer is None or own is None or _origin_of_url(referer) != own:
+            if referer is None:
+                if not self._webviews:
+                    raise Refused("cross_origin")
+            elif not self._is_own(_origin_of_url(referer), header, scheme, host):
                 raise Refused("cross_origin")
+
+    def _is_own(self, origin: str | None, header: Header, scheme: str, host: str) -> bool:
+        if origin is None:
+            return False
+        own = self.own_origin(header, scheme, host)
+        return own is not None and normal_origin(origin) == own
 
     def own_origin(self, header: Header, scheme: str, host: str) -> str | None:
         """Return the request's own origin, through as many proxies as are trusted."""
         if self._trusted_proxies:
             scheme = self._forwarded(header("x-forwarded-proto")) or scheme
             host = self._forwarded(header("x-forwarded-host")) or host
+            port = self._forwarded(header("x-forwarded-port"))
+            # Proxies that pass the host on without its port say the port apart.
+            if port is not None and port.isdecimal() and not _PORT.search(host):
+                host = f"{host}:{port}"
         return normal_origin(f"{scheme}://{host}")
 
+    def address(self, header: Header, peer: str | None) -> str | None:
+        """Return whose address a request comes from, through as many proxies as are trusted.
+
+        Args:
+            peer: the address that the server saw.
+        """
+        if self._trusted_proxies:
+            peer = self._forwarded(header("x-forwarded-for")) or peer
+        return None if peer is None else network_of(peer)
+
     def _forwarded(self, value: str | None) -> str | None:
-        """Return what the outermost trusted proxy wrote: each appends to what it received."""
+        """Return what the outermost trusted proxy wrote: each appends to what it received.
+
+        What stands further left came from outside and proves nothing.
+        """
         if value is None:
             return None
         hops = [hop.strip() for hop in value.split(",")]
@@ -122,8 +163,11 @@ def normal_origin(origin: str) -> str | None:
     >>> normal_origin("HTTPS://Example.org:443"), normal_origin("http://[::1]:8000")
     ('https://example.org:443', 'http://::1:8000')
     """
+    origin = origin.strip()
+    if _SPACE.search(origin):
+        return None
     try:
-        parts = urlsplit(origin.strip())
+        parts = urlsplit(origin)
         port = parts.port
     except ValueError:
         return None
@@ -131,13 +175,26 @@ def normal_origin(origin: str) -> str | None:
         return None
     if parts.username is not None or parts.password is not None or parts.fragment:
         return None
-    host = parts.hostname.rstrip(".")
     try:
-        # An international name comes in either spelling.
-        host = host if host.isascii() else host.encode("idna").decode()
-    except UnicodeError:
+        host = _normal_host(parts.hostname)
+    except ValueError:
         return None
     return f"{parts.scheme}://{host}:{_DEFAULT_PORTS[parts.scheme] if port is None else port}"
+
+
+def _normal_host(name: str) -> str:
+    """Return a host's name or address in one spelling.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if ":" in name:
+        return ipaddress.IPv6Address(name).compressed
+    name = name.rstrip(".")
+    if not name or _NO_HOST.search(name):
+        raise ValueError
+    # An international name comes in either spelling.
+    return name if name.isascii() else name.encode("idna").decode()
 
 
 def _origin_of_url(url: str) -> str | None:
@@ -146,3 +203,27 @@ def _origin_of_url(url: str) -> str | None:
     except ValueError:
         return None
     return normal_origin(f"{parts.scheme}://{parts.netloc}")
+
+
+def network_of(address: str) -> str | None:
+    """Return whom an address stands for, None if it is none.
+
+    One household or server has 2^64 addresses of IPv6: its /64 counts.
+
+    >>> network_of("192.0.2.7:4711"), network_of("2001:db8::1"), network_of("unix:")
+    ('192.0.2.7', '2001:db8::', None)
+    """
+    text = address.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        found = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped is not None:
+            return str(found.ipv4_mapped)
+        return str(ipaddress.ip_network((found, 64), strict=False).network_address)
+    return str(found)

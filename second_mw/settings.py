@@ -192,7 +192,7 @@ def _preferences(value: Any) -> Any:
 
 def _rate(value: Any) -> str:
     rate = _text(value)
-    if not re.fullmatch(r"[1-9]\d{0,8} ?/ ?(\d+ ?)?(second|minute|hour|day)s?", rate):
+    if not re.fullmatch(r"[1-9]\d{0,8} ?/ ?([1-9]\d{0,4} ?)?(second|minute|hour|day)s?", rate):
         raise ValueError
     return rate
 
@@ -341,10 +341,15 @@ FIELDS: Final[tuple[Field, ...]] = (
     Field("disable_geoip", True, _flag, "True or False"),
     Field("historical_migration", False, _flag, "True or False"),
     Field("max_body", 256 * 1024, _whole(1024, 20_000_000), "bytes, 1024 to 20000000"),
+    # A phone on a bad line takes seconds for its 64 KB; who takes longer holds a connection open.
+    Field("body_timeout", 30.0, _seconds, "seconds, more than 0"),
     Field("rate", "600/minute", _optional(_rate), "a rate such as 600/minute, or None"),
     Field("undeclared", "label", _one_of("label", "drop"), "label or drop"),
     Field("precision", "exact", _one_of("exact", "coarse"), "exact or coarse"),
     Field("trusted_proxies", 0, _whole(0, 100), "how many proxies to trust, 0 or more"),
+    # Some embedded browsers send neither Origin nor Sec-Fetch-Site nor Referer; nor does a forger
+    # in a browser that is old enough.
+    Field("webviews", False, _flag, "True or False"),
     Field("on_event", None, _hook, "a callable or None"),
     Field("on_drop", None, _hook, "a callable or None"),
     Field("on_receipt", None, _hook, "a callable or None"),
@@ -392,10 +397,12 @@ class SettingsFields(TypedDict, total=False):
     disable_geoip: bool
     historical_migration: bool
     max_body: int
+    body_timeout: float
     rate: str | None
     undeclared: str
     precision: str
     trusted_proxies: int
+    webviews: bool
     on_event: Callable[[Payload], Payload | None] | None
     on_drop: Callable[[str, int], object] | None
     on_receipt: Callable[[Receipt], object] | None
@@ -447,10 +454,12 @@ class Settings:
     disable_geoip: bool
     historical_migration: bool
     max_body: int
+    body_timeout: float
     rate: str | None
     undeclared: Literal["label", "drop"]
     precision: Literal["exact", "coarse"]
     trusted_proxies: int
+    webviews: bool
     on_event: Callable[[Payload], Payload | None] | None
     on_drop: Callable[[str, int], object] | None
     on_receipt: Callable[[Receipt], object] | None

@@ -9,6 +9,7 @@ from typing import Protocol
 from second_mw.endpoint import Endpoint
 from second_mw.payload import Payload
 from second_mw.preferences.base import Preferences
+from second_mw.settings import Settings
 
 
 class OutboxDoor(Protocol):
@@ -28,8 +29,26 @@ class OutboxDoor(Protocol):
         ...
 
 
+class RateDoor(Protocol):
+    """Knows who may ask now."""
+
+    @property
+    def blocking(self) -> bool:
+        """Whether `wait` does I/O."""
+        ...
+
+    def wait(self, key: str) -> float | None:
+        """Count one request; return None, or in how many seconds the next may come."""
+        ...
+
+
 class Wiring(Protocol):
     """The rooms that an adapter hands requests to and fetches answers from."""
+
+    @property
+    def settings(self) -> Settings:
+        """What the host set."""
+        ...
 
     @property
     def endpoint(self) -> Endpoint:
@@ -44,6 +63,15 @@ class Wiring(Protocol):
     @property
     def preferences(self) -> Preferences:
         """Knows what users chose."""
+        ...
+
+    def wrapped(self) -> None:
+        """Hear that a host was wrapped."""
+        ...
+
+    @property
+    def rates(self) -> RateDoor:
+        """Counts."""
         ...
 
     def startup(self) -> None:

@@ -7,7 +7,7 @@ start_response (spec §2).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any, TypeAlias
 
@@ -22,9 +22,10 @@ from second_mw.endpoint import (
     Request,
     Route,
     SaveChoice,
+    cut_short,
+    fallen,
 )
-from second_mw.errors import ClientDisconnected, PreferencesUnavailable, Refused
-from second_mw.privacy.mode import STORE_FAILED
+from second_mw.errors import ClientDisconnected, Refused
 from second_mw.resolver import Resolver, UserCallable
 from second_mw.wiring import Wiring
 
@@ -49,19 +50,21 @@ class AnalyticsMiddleware:
         self.app = app
         self._analytics = analytics
         self._resolver = Resolver(user)
-        self._routes: Mapping[str, Route] = dict(analytics.endpoint.routes)
+        self._routes: dict[Any, Route] = {**analytics.endpoint.routes}
+        analytics.wrapped()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        route = self._routes.get(environ.get("PATH_INFO", ""))
-        if route is None:
+        path = environ.get("PATH_INFO")
+        # `in` is the cheapest look-up there is, and all that most requests pay.
+        if path not in self._routes:
             return self.app(environ, start_response)
-        answer = self._answer(route, environ)
-        start_response(_status_line(answer.status), _headers(answer))
+        answer = self._answer(self._routes[path], environ)
+        start_response(_STATUS_LINES[answer.status], _headers(answer))
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else answer.body]
 
     def _answer(self, route: Route, environ: Environ) -> Answer:
-        steps = route(_request(environ))
         try:
+            steps = route(_request(environ))
             need = next(steps)
             while True:
                 try:
@@ -74,31 +77,27 @@ class AnalyticsMiddleware:
             answer: Answer = done.value
             return answer
         except ClientDisconnected:
-            # Nobody is left to read it, but a WSGI app has to answer something.
-            return Answer(400, [])
+            # Hardly anybody is left to read it, but a WSGI app has to answer something.
+            return cut_short()
+        except Exception as error:
+            return fallen(error)
 
     def _perform(self, need: Need, environ: Environ) -> Any:
         match need:
             case NeedUser():
                 return self._resolver.sync(environ)
+            case NeedRate(key):
+                return self._analytics.rates.wait(key)
             case NeedBody(limit):
                 return _read_body(environ, limit)
             case NeedChoice(user_key):
                 self._learn_of_processes(environ)
-                return self._choice(user_key)
+                return self._analytics.preferences.get(user_key)
+            case Put(payloads):
+                return self._analytics.outbox.put(payloads)
             case SaveChoice(user_key, choice):
                 self._learn_of_processes(environ)
                 return self._analytics.preferences.put(user_key, choice)
-            case Put(payloads):
-                return self._analytics.outbox.put(payloads)
-            case NeedRate():
-                return None
-
-    def _choice(self, user_key: str) -> Any:
-        try:
-            return self._analytics.preferences.get(user_key)
-        except PreferencesUnavailable:
-            return STORE_FAILED
 
     def _learn_of_processes(self, environ: Environ) -> None:
         if environ.get("wsgi.multiprocess"):
@@ -118,36 +117,58 @@ def _request(environ: Environ) -> Request:
         environ["wsgi.url_scheme"],
         host,
         environ.get("QUERY_STRING", ""),
+        environ.get("REMOTE_ADDR"),
     )
 
 
 def _read_body(environ: Environ, limit: int) -> bytes:
-    """Return the body; never read past a Content-Length, never block without one (spec §4, 411)."""
-    from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
-    from werkzeug.wsgi import get_input_stream
+    """Return the body; never read past a Content-Length, never block without one (spec §4, 411).
 
-    has_length = environ.get("CONTENT_LENGTH", "").isdigit()
-    if environ.get("HTTP_TRANSFER_ENCODING", "").strip().lower() == "chunked":
-        has_length = False
-    if not has_length and not environ.get("wsgi.input_terminated"):
-        raise Refused("length_required")
-    try:
+    Where both Transfer-Encoding and Content-Length are sent, the length means nothing (RFC 9112,
+    6.3): the body is what the server says it is, if it says where it ends.
+    """
+    length = environ.get("CONTENT_LENGTH", "")
+    is_chunked = environ.get("HTTP_TRANSFER_ENCODING", "").strip().lower() == "chunked"
+    if is_chunked or not (length.isascii() and length.isdigit()):
+        if not environ.get("wsgi.input_terminated"):
+            raise Refused("length_required")
         # One byte more than allowed tells a body that is too large from one that just fits.
-        body: bytes = get_input_stream(environ, max_content_length=limit + 1).read()
-    except RequestEntityTooLarge:
-        raise Refused("payload_too_large") from None
-    except (BadRequest, OSError):
-        raise ClientDisconnected from None
-    if len(body) > limit:
+        body = _read(environ["wsgi.input"], limit + 1)
+        if len(body) > limit:
+            raise Refused("payload_too_large")
+        return body
+    # A length of more digits than any size has must not become a number.
+    if len(length) > 18 or int(length) > limit:
         raise Refused("payload_too_large")
+    size = int(length)
+    body = _read(environ["wsgi.input"], size)
+    if len(body) < size:
+        raise ClientDisconnected
     return body
 
 
-def _status_line(status: int) -> str:
-    return f"{status} {HTTPStatus(status).phrase}"
+def _read(stream: Any, size: int) -> bytes:
+    """Return up to `size` bytes of a stream, fewer only at its end."""
+    try:
+        part: bytes = stream.read(size)
+        if len(part) == size:
+            return part
+        parts = []
+        while part:
+            parts.append(part)
+            size -= len(part)
+            part = stream.read(size) if size else b""
+    except Exception:
+        # What a broken connection or a malformed chunk raises is each server's own.
+        raise ClientDisconnected from None
+    return b"".join(parts)
+
+
+_STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 
 def _headers(answer: Answer) -> list[tuple[str, str]]:
+    """Return the headers in a list of their own, which middlewares further out may change."""
     if answer.status in (204, 304):
-        return answer.headers
+        return [*answer.headers]
     return [*answer.headers, ("Content-Length", str(len(answer.body)))]

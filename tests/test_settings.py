@@ -25,7 +25,8 @@ DEFAULTS = {
     "connect_timeout": 3.0,
     "read_timeout": 15.0, "shutdown_timeout": 5.0, "disable_geoip": True,
     "historical_migration": False, "max_body": 262_144, "rate": "600/minute",
-    "undeclared": "label", "precision": "exact", "trusted_proxies": 0, "on_event": None,
+    "undeclared": "label", "precision": "exact", "trusted_proxies": 0, "body_timeout": 30.0,
+    "webviews": False, "on_event": None,
     "on_drop": None, "on_receipt": None, "debug": False, "catalogue": None, "routes": None,
 }  # fmt: skip
 
