@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import hmac
 import logging
 import os
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
-from threading import Lock
-from typing import TYPE_CHECKING, Any
+from threading import RLock, Timer
+from typing import TYPE_CHECKING, Any, Final
 
+from second_mw import process
 from second_mw.endpoint import Endpoint, finished, settle, workspace_named
-from second_mw.errors import Code, OutboxUnavailable, PreferencesUnavailable, Refused
+from second_mw.errors import (
+    Code,
+    ConfigurationError,
+    OutboxUnavailable,
+    Refused,
+    traced,
+)
 from second_mw.forwarder.dispatcher import Flushed
 from second_mw.outbox.outbox import Outbox, open_store
 from second_mw.preferences.base import Preferences
@@ -30,7 +35,9 @@ if TYPE_CHECKING:
 
     from second_mw.asgi import AnalyticsMiddleware as ASGIMiddleware
     from second_mw.asgi import ASGIApp
+    from second_mw.browser.tag import Data, Html
     from second_mw.forwarder.dispatcher import Forwarder
+    from second_mw.limits import Rates
     from second_mw.resolver import UserCallable
     from second_mw.settings import SettingsFields
     from second_mw.wsgi import AnalyticsMiddleware as WSGIMiddleware
@@ -38,9 +45,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("second_mw")
 
-# Every living instance, so that a forked child and an ending process find them.
-_instances: weakref.WeakSet[Analytics] = weakref.WeakSet()
-_hooks = {"installed": False}
+#: Seconds after which a wrapped host's predecessor's events are looked for. Long enough for a
+#: pre-fork server that loads its app first: it forks before, and its workers look instead.
+LOOK_AFTER: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +105,13 @@ class Analytics:
 
     def _wire(self, settings: Settings) -> None:
         self.settings = settings
-        self._lock = Lock()
+        # Re-entrant: a signal handler may flush while its own thread is starting delivery.
+        self._lock = RLock()
         self._tally = Tally()
         self._forwarder: Forwarder | None = None
+        self._rates: Rates | None = None
+        self._wrapped = False
+        self._soon: Timer | None = None
         catalogue = settings.catalogue or Catalogue.default()
         self.pipeline = Pipeline(
             settings,
@@ -109,13 +120,18 @@ class Analytics:
             receipts=settings.on_receipt is not None or settings.debug,
         )
         store = open_store(settings.outbox) if settings.enabled else None
+        if store is not None and not (settings.forward or store.durable):
+            raise ConfigurationError(
+                "SECOND_ANALYTICS_FORWARD is off, but nobody else can deliver from a memory:// "
+                "outbox: set SECOND_ANALYTICS_OUTBOX to sqlite:///path or redis://host:6379/0."
+            )
         self.outbox = Outbox(store, self.pipeline.added, self._woken)
         self.preferences = _open_preferences(settings.preferences)
         from second_mw.browser import files
 
-        self.endpoint = Endpoint(settings, self.pipeline, self._tally, files(settings.client_name))
-        _instances.add(self)
-        _install_hooks()
+        self._files = files(settings.client_name)
+        self.endpoint = Endpoint(settings, self.pipeline, self._tally, self._files)
+        process.enroll(self)
         if settings.disabled_by is not None:
             _say_disabled(settings)
 
@@ -147,6 +163,59 @@ class Analytics:
         from second_mw.asgi import AnalyticsMiddleware
 
         return AnalyticsMiddleware(app, self, user, user_blocks=user_blocks)
+
+    # The browser's files
+
+    def script_tag(
+        self, user: AnalyticsUser | None = None, *, mount: str = "", **data: Data
+    ) -> Html:
+        """Return the `<script>` that brings the client into a page.
+
+        Its URL names the version and its `integrity` the bytes: browsers keep it for a year and
+        take no other. Jinja and Django put it into a page unescaped.
+
+        Args:
+            user: if given, the tag says the user's mode, and the client need not ask for it. It
+                is read from the preference store, which may block.
+            mount: the path under which the host is mounted: SCRIPT_NAME, root_path.
+            data: the tag's data attributes: `mode="anonymized"`, `hash=True`, `manual=True`.
+
+        Raises:
+            ValueError: a name can't be that of a data attribute.
+
+        >>> tag = Analytics(token="phc_example").script_tag(manual=True)
+        >>> tag.startswith('<script src="/api/analytics/client.js?v='), "data-manual" in tag
+        (True, True)
+        """
+        if self.settings.consent == "ask":
+            data = {"consent": "ask", **data}
+        if user is not None:
+            data = {**self._known_of(user), **data}
+        return self._tag(self.settings.client_name, mount, data)
+
+    def settings_tag(self, *, mount: str = "") -> Html:
+        """Return the `<script>` that brings `<second-usage-data>` into a page.
+
+        Args:
+            mount: as in `script_tag`.
+        """
+        from second_mw.browser import SETTINGS_NAME
+
+        return self._tag(SETTINGS_NAME, mount, {})
+
+    def _tag(self, name: str, mount: str, data: Mapping[str, Data]) -> Html:
+        from second_mw.browser.tag import script
+
+        return script(f"{mount}{self.settings.prefix}/{name}", self._files[name], data)
+
+    def _known_of(self, user: AnalyticsUser) -> dict[str, Data]:
+        """Return what the client would else ask for; nothing if there is more to it than a mode."""
+        if not (self.settings.enabled and user.onboarded):
+            return {}
+        where = standing(self.settings, user, self._choice(user), gpc=False, dnt=False)
+        if not where.shares:
+            return {}
+        return {"mode": where.mode, "subject": self.pipeline.user_key(user.id)[:4]}
 
     # Events of server code
 
@@ -240,7 +309,10 @@ class Analytics:
             return None
         try:
             return self.preferences.get(self.pipeline.user_key(user.id))
-        except PreferencesUnavailable:
+        except Exception as error:
+            # Whatever is unknown means anonymized (spec §7).
+            self._tally.add("preferences_failed")
+            logger.debug("second_mw: the preference store failed: %s", traced(error))
             return STORE_FAILED
 
     def _not_captured(self, refused: Refused) -> Captured:
@@ -249,6 +321,20 @@ class Analytics:
             self._tally.add(refused.counted)
         logger.warning("second_mw did not take an event of server code: %s", refused.code)
         return Captured(code=refused.code)
+
+    @property
+    def rates(self) -> Rates:
+        """How often whom may ask (spec §4, 429); made by the first request that is counted."""
+        rates = self._rates
+        if rates is None:
+            from second_mw.limits import Rates, shared_store
+
+            with self._lock:
+                rates = self._rates
+                if rates is None:
+                    shared = shared_store(self.settings.outbox)
+                    rates = self._rates = Rates(self.settings.rate, shared, self._tally)
+        return rates
 
     # Delivery
 
@@ -260,7 +346,7 @@ class Analytics:
         """
         forwarder = self._started()
         if forwarder is None:
-            return Flushed(0, 0)
+            return Flushed(0, self.outbox.counts().waiting)
         return forwarder.flush(timeout)
 
     def close(self, timeout: float | None = None) -> Flushed:
@@ -269,17 +355,26 @@ class Analytics:
         Args:
             timeout: seconds after which it returns in any case; `shutdown_timeout` if left out.
         """
-        with self._lock:
-            forwarder, self._forwarder = self._forwarder, None
-        left = self.outbox.counts().waiting
-        if forwarder is None and not left:
-            return Flushed(0, 0)
-        forwarder = forwarder or self._made()
+        forwarder = self._forwarder
+        if forwarder is None:
+            waiting = self.outbox.counts().waiting
+            if not (waiting and self.settings.forward):
+                return Flushed(0, waiting)
+            with self._lock:
+                forwarder = self._forwarder = self._forwarder or self._made()
         return forwarder.close(self.settings.shutdown_timeout if timeout is None else timeout)
+
+    def wrapped(self) -> None:
+        """A host was wrapped: look soon for what a durable outbox holds of a predecessor.
+
+        Where a lifespan comes it looks at once; no request ever has to.
+        """
+        self._wrapped = True
+        self._look_soon()
 
     def startup(self) -> None:
         """Start what must run before any event: a durable outbox may hold a predecessor's."""
-        if self.outbox.store is not None and self.outbox.store.durable:
+        if self._delivers_for_others:
             self._woken()
 
     def shutdown(self) -> None:
@@ -306,6 +401,9 @@ class Analytics:
             "privacy_gate": tallied.get("privacy_gate", 0),
             "rule_failed": tallied.get("rule_failed", 0),
             "preferences_failed": tallied.get("preferences_failed", 0),
+            "rate_failed": tallied.get("rate_failed", 0),
+            "rate_store_failed": tallied.get("rate_store_failed", 0),
+            "slow_bodies": tallied.get("slow_bodies", 0),
             "enabled": self.settings.enabled,
             "forwarder": forwarder.stats() if forwarder is not None else {},
         }
@@ -313,18 +411,23 @@ class Analytics:
     # The forwarder
 
     def _woken(self) -> None:
-        forwarder = self._started()
-        if forwarder is not None:
-            forwarder.notify()
+        try:
+            forwarder = self._started()
+            if forwarder is not None:
+                forwarder.notify()
+        except Exception as error:
+            # What was put is kept, and whoever put it must hear that; the next put tries again.
+            logger.error("second_mw: the forwarder could not be woken: %s", traced(error))
 
     def _started(self) -> Forwarder | None:
         forwarder = self._forwarder
         if forwarder is None:
-            if self.outbox.store is None:
+            if self.outbox.store is None or not self.settings.forward:
                 return None
             with self._lock:
                 if self._forwarder is None:
                     self._forwarder = self._made()
+                    process.watch_child_exit()
                 forwarder = self._forwarder
         forwarder.start()
         return forwarder
@@ -337,9 +440,32 @@ class Analytics:
 
     # The process's life
 
-    def _after_fork(self) -> None:
-        self._lock = Lock()
+    @property
+    def exit_timeout(self) -> float:
+        """Seconds for which an exit may be held."""
+        return self.settings.shutdown_timeout
+
+    @property
+    def _delivers_for_others(self) -> bool:
+        store = self.outbox.store
+        return store is not None and store.durable and self.settings.forward
+
+    def _look_soon(self) -> None:
+        if self._wrapped and self._soon is None and self._delivers_for_others:
+            self._soon = process.soon(LOOK_AFTER, self.startup)
+
+    def before_fork(self) -> None:
+        """Leave looking to the children: a process that wraps and then forks is no server."""
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon.join()
+            self._soon = None
+
+    def after_fork(self) -> None:
+        """Become a forked child's own."""
+        self._lock = RLock()
         self._tally.after_fork()
+        self._rates = None
         self.pipeline.after_fork()
         self.preferences.after_fork()
         if self.outbox.store is not None:
@@ -347,6 +473,12 @@ class Analytics:
         forwarder, self._forwarder = self._forwarder, None
         if forwarder is not None:
             forwarder.after_fork()
+        self._look_soon()
+
+    def at_exit(self, timeout: float) -> None:
+        """Flush in the thread that exits."""
+        if self._forwarder is not None:
+            self.close(timeout)
 
 
 def _server_key(settings: Settings) -> bytes:
@@ -374,23 +506,3 @@ def _say_disabled(settings: Settings) -> None:
         )
     else:
         logger.info("second_mw is disabled by %s", settings.disabled_by)
-
-
-def _install_hooks() -> None:
-    if _hooks["installed"]:
-        return
-    _hooks["installed"] = True
-    atexit.register(_at_exit)
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_in_child)
-
-
-def _in_child() -> None:
-    for analytics in list(_instances):
-        analytics._after_fork()
-
-
-def _at_exit() -> None:
-    for analytics in list(_instances):
-        if analytics._forwarder is not None:
-            analytics.close()

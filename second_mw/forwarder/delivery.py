@@ -22,6 +22,8 @@ from second_mw.outbox.base import Entry, Store
 
 logger = logging.getLogger("second_mw")
 
+#: By so much is what travels together divided with each round that failed.
+_SHARE_OF_A_ROUND: Final = 10
 #: An event that can't be written as JSON will never be; nobody has to ask PostHog.
 _UNENCODABLE: Final = "unencodable"
 
@@ -39,9 +41,17 @@ class Shift(Protocol):
 
 
 class _End(NamedTuple):
-    """Why delivery stops before everything is settled, and when the rest may be leased again."""
+    """Delivery stops before everything is settled; the rest is leased again no sooner.
+
+    Args:
+        not_before: in so many seconds.
+        tried: why a whole round was in vain; empty if none was.
+        alone: only the batch in hand ends, others are taken.
+    """
 
     not_before: float
+    tried: str = ""
+    alone: bool = False
 
 
 class _Job:
@@ -70,6 +80,8 @@ class Delivery:
         ledger, circuit, refusals: the forwarder's.
         ttl: seconds of a lease.
         max_retries: of one round.
+        max_batch_events: how many travel together at first.
+        max_age: seconds after which an event that PostHog still does not take is given up.
         clock: monotonic seconds, for the lease.
         random: 0.0 to 1.0, for the backoff's jitter.
     """
@@ -84,6 +96,8 @@ class Delivery:
         refusals: Refusals,
         ttl: float,
         max_retries: int,
+        max_batch_events: int,
+        max_age: float,
         clock: Callable[[], float],
         random: Callable[[], float],
     ) -> None:
@@ -94,6 +108,8 @@ class Delivery:
         self._refusals = refusals
         self._ttl = ttl
         self._max_retries = max_retries
+        self._max_batch_events = max_batch_events
+        self._max_age = max_age
         self._clock = clock
         self._random = random
 
@@ -105,13 +121,17 @@ class Delivery:
         A probe is one attempt: it asks whether PostHog is there, and is not to press it.
         """
         job = _Job(entries, 1 if probe else 1 + self._max_retries, self._clock())
-        todo = [Batch.of(part, time.time()) for part in reversed(_without_repeats(entries))]
+        todo = [Batch.of(part, time.time()) for part in reversed(self._parts(entries))]
         while todo:
             batch = todo.pop()
             batch, ruling = self._round(batch, job, transport, shift)
             if isinstance(ruling, _End):
-                self._give_back(job, ruling)
-                return
+                self._give_up_too_old(batch, ruling, job)
+                if not ruling.alone:
+                    self._give_back(job, ruling)
+                    return
+                self._give_back(job, ruling, batch.keys)
+                continue
             if ruling.about != "halve":
                 continue
             if len(batch.entries) > 1:
@@ -121,11 +141,28 @@ class Delivery:
                 return
         self._bury_refused(job)
 
+    def _parts(self, entries: Sequence[Entry]) -> list[list[Entry]]:
+        """Return what travels together: with each round that failed, less.
+
+        An event that makes PostHog fail or hang would else take its neighbours with it, round
+        after round; so it stands alone in the end, and they are delivered.
+        """
+        by_rounds: dict[int, list[Entry]] = {}
+        for entry in entries:
+            by_rounds.setdefault(entry.rounds, []).append(entry)
+        parts: list[list[Entry]] = []
+        for rounds in sorted(by_rounds):
+            size = max(1, self._max_batch_events // _SHARE_OF_A_ROUND ** min(rounds, 5))
+            for part in _without_repeats(by_rounds[rounds]):
+                parts.extend(part[at : at + size] for at in range(0, len(part), size))
+        return parts
+
     def _round(
         self, batch: Batch, job: _Job, transport: Transport, shift: Shift
     ) -> tuple[Batch, Ruling | _End]:
         """Send a batch until it is settled, is to be halved, or delivery must end."""
         attempt = 1
+        taken_before = self._ledger.forwarded
         while True:
             left = shift.time_left()
             if left is not None and left <= 0:
@@ -139,7 +176,7 @@ class Delivery:
             elif ruling.about != "retry":
                 return batch, ruling if ruling.about == "halve" else self._open(ruling)
             if attempt >= job.attempts:
-                return batch, self._used_up(ruling)
+                return batch, self._used_up(ruling, self._ledger.forwarded > taken_before)
             delay = max(backoff(attempt, self._random), ruling.retry_after or 0.0)
             left = shift.time_left()
             if left is not None and left <= delay:
@@ -237,20 +274,34 @@ class Delivery:
             self._store.renew(sorted(job.open), self._ttl)
             job.held_at = now
 
-    def _give_back(self, job: _Job, end: _End) -> None:
-        if job.open:
-            self._store.release(sorted(job.open), end.not_before)
+    def _give_up_too_old(self, batch: Batch, end: _End, job: _Job) -> None:
+        """Bury what was tried for as long as it is worth it, and again in vain."""
+        oldest = time.time() - self._max_age
+        if end.tried:
+            reason = f"too_old: {end.tried}"
+            too_old = [entry.key for entry in batch.entries if entry.accepted_at < oldest]
+            self._bury(dict.fromkeys(too_old, reason), job)
 
-    def _used_up(self, ruling: Ruling) -> _End:
+    def _give_back(self, job: _Job, end: _End, keys: Sequence[str] | None = None) -> None:
+        """Give back all that is open, or of these keys what is."""
+        back = sorted(job.open if keys is None else job.open.intersection(keys))
+        if back:
+            self._store.release(back, end.not_before)
+            job.open.difference_update(back)
+
+    def _used_up(self, ruling: Ruling, others_taken: bool) -> _End:
+        """End a round; if PostHog took nothing else meanwhile, it is down and left alone."""
         wait = max(BETWEEN_ROUNDS, ruling.retry_after or 0.0)
-        if ruling.about == "retry" and self._circuit.open(ruling.reason, wait):
+        if ruling.about != "retry" or others_taken:
+            return _End(wait, ruling.reason, alone=True)
+        if self._circuit.open(ruling.reason, wait):
             logger.warning(
                 "PostHog did not take events (%s); they wait, one probe every %.0f s. Look at: %s",
                 ruling.reason,
                 wait,
                 ruling.look_at,
             )
-        return _End(wait)
+        return _End(wait, ruling.reason)
 
     def _open(self, ruling: Ruling) -> _End:
         """Open the circuit for what is about the sender, or for a 429."""

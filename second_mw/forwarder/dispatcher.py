@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import random as jitter
 import sys
 import time
@@ -37,6 +38,16 @@ _AFTER_A_FAULT: Final = 1.0
 _LOOK_AGAIN: Final = 0.25
 #: A lease outlives two whole attempts, and no restart waits long for a dead process's lease.
 _SHORTEST_LEASE: Final = 60.0
+
+# Held while requests is imported, and by a fork: a child that is forked in the middle of an import
+# would wait for ever for the thread that was to end it.
+_importing: Final = RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_importing.acquire,
+        after_in_parent=_importing.release,
+        after_in_child=_importing.release,
+    )
 
 # What forked children inherited. Kept, because a connection that is collected is closed, and these
 # are their parent's.
@@ -122,12 +133,14 @@ class Forwarder:
         retries = self._settings.max_retries
         self._delivery = Delivery(
             self._store,
-            _codec(self._settings),
+            codec_of(self._settings),
             ledger=self._ledger,
             circuit=self._circuit,
             refusals=Refusals(),
             ttl=self._ttl,
             max_retries=RETRIES_A_ROUND if retries is None else retries,
+            max_batch_events=self._settings.max_batch_events,
+            max_age=self._settings.max_age if self._store.durable else math.inf,
             clock=self._clock,
             random=self._random,
         )
@@ -140,6 +153,9 @@ class Forwarder:
         It can't where threads can't be started (at interpreter exit, at a process limit); events
         then wait, and the next call tries again.
         """
+        return self._start(self._warn_once)
+
+    def _start(self, warn: Callable[..., None] | None = None) -> bool:
         shift = self._shift
         if shift is not None and shift.alive:
             return True
@@ -155,7 +171,8 @@ class Forwarder:
             try:
                 shift.dispatcher.start()
             except RuntimeError as error:
-                self._warn_once("no-thread", "no thread can be started (%s); events wait", error)
+                if warn is not None:
+                    warn("no-thread", "no thread can be started (%s); events wait", error)
                 return False
             self._shift = shift
         self._check_uwsgi()
@@ -182,7 +199,12 @@ class Forwarder:
 
         Fit for atexit: where no thread can be started any more, the calling thread delivers. What
         a memory outbox still holds then is reported as lost. `start` begins anew.
+
+        A signal handler that has interrupted its own thread inside the store can't have anything
+        settled before it returns: then nothing is sent, and closing is left to the exit.
         """
+        if self._interrupted():
+            return Flushed(0, self._store.counts().waiting)
         deadline = time.monotonic() + timeout
         flushed = self._flush(deadline, closing=True)
         with self._lock:
@@ -376,9 +398,11 @@ class Forwarder:
     def _flush(self, deadline: float, *, closing: bool) -> Flushed:
         began = self._clock()
         before = self._store.counts()
-        if not self._settings.enabled or not before.waiting:
+        if not self._settings.enabled or not before.waiting or self._interrupted():
             return Flushed(0, before.waiting)
-        if self.start() and (shift := self._shift) is not None:
+        # At an exit no thread is no news, and the calling one delivers.
+        running = self._start(None if closing else self._warn_once)
+        if running and (shift := self._shift) is not None:
             settled = self._hurry(shift, deadline, began, closing=closing)
         else:
             settled = self._drain(deadline)
@@ -451,6 +475,12 @@ class Forwarder:
             if thread is not None and thread is not current_thread():
                 thread.join(max(0.05, deadline - time.monotonic()))
 
+    def _interrupted(self) -> bool:
+        """Return whether the calling thread is inside the store, as in a signal handler."""
+        # Only a store that is locked by the thread that puts can be found so.
+        inside: Callable[[], bool] | None = getattr(self._store, "entered", None)
+        return inside is not None and inside()
+
     def _report_unsent(self) -> None:
         unsent = self._store.counts().waiting
         if unsent > self._reported:
@@ -469,7 +499,8 @@ class Forwarder:
             shift.to_dispatch.notify()
 
     def _http(self) -> Transport:
-        from second_mw.forwarder.transport import HttpTransport
+        with _importing:
+            from second_mw.forwarder.transport import HttpTransport
 
         return HttpTransport(
             self._settings.host,
@@ -501,7 +532,8 @@ class Forwarder:
             logger.error("%s", what, exc_info=error)
 
 
-def _codec(settings: Settings) -> Codec:
+def codec_of(settings: Settings) -> Codec:
+    """Return the codec of the protocol that is set."""
     return _CODECS[settings.protocol](
         settings.token or "",
         gzip=settings.gzip,

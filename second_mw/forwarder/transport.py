@@ -7,6 +7,7 @@ exception's text is kept, because it can hold a proxy's password.
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - else the first look-up of a host imports it
 import os
 import time
 from http.cookiejar import DefaultCookiePolicy

@@ -13,10 +13,11 @@ from __future__ import annotations
 import heapq
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Final
+from itertools import islice
+from typing import Final, Literal
 
 from second_mw.errors import OutboxUnavailable
 from second_mw.outbox.base import Counts, DeadLetter, Entry
@@ -84,7 +85,7 @@ class MemoryStore:
         self._held: list[tuple[float, int]] = []
         self._ready_count = 0
         self._sequence = 0
-        self._accepted = self._delivered = self._dead = 0
+        self._accepted = self._delivered = self._dead = self._purged = 0
         self._letters: deque[DeadLetter] = deque(maxlen=MAX_DEAD_LETTERS)
 
     def put(self, payloads: Sequence[Payload]) -> int:
@@ -138,8 +139,7 @@ class MemoryStore:
                 if taken and size > max_bytes:
                     heapq.heappush(self._ready, sequence)
                     break
-                key = str(sequence)
-                taken.append(Entry(key, item.payload, item.rounds, item.accepted_at))
+                taken.append(_entry(item))
                 self._hold(item, now + ttl)
             return taken
 
@@ -179,6 +179,64 @@ class MemoryStore:
             newest_first = reversed(self._letters)
             return [letter for letter, _ in zip(newest_first, range(limit), strict=False)]
 
+    def dead_reasons(self) -> dict[str, int]:
+        """Return how many dead letters are at hand by the reason's machine word."""
+        with self._lock:
+            return dict(Counter(_word(letter.reason) for letter in self._letters))
+
+    def retry(self, reason: str | None = None) -> int:
+        """Let dead letters wait again, all or those of one machine word; return how many do.
+
+        Raises:
+            OutboxUnavailable: `full`; all stay dead.
+        """
+        with self._lock:
+            again = [each for each in self._letters if reason in (None, _word(each.reason))]
+            returned = self.put([letter.payload for letter in again])
+            self._letters = deque(
+                (each for each in self._letters if reason not in (None, _word(each.reason))),
+                maxlen=MAX_DEAD_LETTERS,
+            )
+            # They were accepted once already.
+            self._accepted -= returned
+            self._dead -= len(again)
+            self._purged += len(again) - returned
+            return returned
+
+    def peek(self, limit: int) -> list[Entry]:
+        """Return up to `limit` entries that wait, leased ones too, oldest first; lease none."""
+        with self._lock:
+            return [_entry(item) for item in islice(self._items.values(), limit)]
+
+    def purge(self, what: Literal["waiting", "dead"] = "waiting") -> int:
+        """Drop everything that waits, leased or not, or every dead letter; return how many."""
+        with self._lock:
+            if what == "waiting":
+                return self._purge(list(self._items))
+            dropped = len(self._letters)
+            self._letters.clear()
+            return dropped
+
+    def erase(self, distinct_ids: Collection[str]) -> int:
+        """Drop what waits and what is dead under these distinct_ids; return how many."""
+        with self._lock:
+            erased = [
+                key for key, item in self._items.items() if item.payload.distinct_id in distinct_ids
+            ]
+            kept = [each for each in self._letters if each.payload.distinct_id not in distinct_ids]
+            dropped = len(self._letters) - len(kept)
+            self._letters = deque(kept, maxlen=MAX_DEAD_LETTERS)
+            return self._purge(erased) + dropped
+
+    def export(self, distinct_ids: Collection[str]) -> list[Entry | DeadLetter]:
+        """Return what waits, then what is dead, under these distinct_ids; each oldest first."""
+        with self._lock:
+            everything: list[Entry | DeadLetter] = [
+                *map(_entry, self._items.values()),
+                *self._letters,
+            ]
+            return [each for each in everything if each.payload.distinct_id in distinct_ids]
+
     def next_ready_in(self) -> float | None:
         """Seconds until an entry is ready: 0.0 if one is, None if nothing waits."""
         with self._lock:
@@ -200,10 +258,20 @@ class MemoryStore:
                 delivered=self._delivered,
                 dead=self._dead,
                 waiting=len(self._items),
-                purged=0,
+                purged=self._purged,
                 ready=self._ready_count,
                 oldest_age=now - oldest.since if oldest else 0.0,
             )
+
+    def entered(self) -> bool:
+        """Return whether the calling thread is inside this store: a signal handler may be."""
+        # What threading.Condition asks a lock, too; there is no public way.
+        owned: bool = self._lock._is_owned()  # type: ignore[attr-defined]
+        return owned
+
+    def check(self) -> list[str]:
+        """Return what an operator should change about this store: nothing."""
+        return []
 
     def after_fork(self) -> None:
         """Become the child's own: what waited is the parent's to send."""
@@ -211,6 +279,11 @@ class MemoryStore:
 
     def close(self) -> None:
         """Nothing to let go of: memory holds no file, socket or thread."""
+
+    def _purge(self, keys: Iterable[str]) -> int:
+        purged = sum(1 for _ in self._removed(keys))
+        self._purged += purged
+        return purged
 
     def _found(self, keys: Iterable[str]) -> Iterable[_Item]:
         return (item for key in keys if (item := self._items.get(key)) is not None)
@@ -258,3 +331,11 @@ class MemoryStore:
         if len(self._ready) > 2 * self._ready_count + _SLACK:
             self._ready = [item.sequence for item in self._items.values() if item.until is None]
             heapq.heapify(self._ready)
+
+
+def _entry(item: _Item) -> Entry:
+    return Entry(str(item.sequence), item.payload, item.rounds, item.accepted_at)
+
+
+def _word(reason: str) -> str:
+    return reason.partition(":")[0]

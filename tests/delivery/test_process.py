@@ -176,6 +176,32 @@ def test_a_fork_in_the_middle_of_everything_deadlocks_nobody(sink: Sink) -> None
     assert said[-1] == {"kept": True, "waiting": 0}
 
 
+@needs_fork
+def test_a_fork_waits_for_the_end_of_an_import_that_a_child_could_never_end(sink: Sink) -> None:
+    said = run(
+        FORK
+        + textwrap.dedent("""
+        import threading
+        from second_mw.forwarder import dispatcher
+        begun, imported = threading.Event(), []
+
+        def import_slowly():
+            with dispatcher._importing:
+                begun.set()
+                threading.Event().wait(0.3)
+                imported.append("requests")
+
+        thread = threading.Thread(target=import_slowly)
+        thread.start()
+        begun.wait()
+        in_child(lambda: (say(imported=imported), put(1), say(child=forwarder.close(20.0))))
+        thread.join()
+        """),
+        sink.url,
+    )
+    assert said == [{"imported": ["requests"]}, {"child": [1, 0]}]
+
+
 AT_EXIT = "atexit.register(lambda: say(closed=forwarder.close({timeout}), lost=lost))\n"
 
 
@@ -195,19 +221,65 @@ def test_an_exit_before_a_posthog_that_never_answers_ends_and_says_what_is_lost(
     assert said == [{"closed": [0, 5], "lost": [["shutdown", 5]]}]
 
 
+SIGNALLED = (
+    AT_EXIT.format(timeout=20.0)
+    + """
+import signal
+from second_mw.errors import OutboxUnavailable
+
+def handler(*_):
+    say(handler=forwarder.close(20.0))
+    sys.exit(0)
+
+signal.signal(signal.SIGALRM, handler)
+"""
+)
+
+
 def test_a_signal_handler_may_close_what_its_own_thread_is_using(sink: Sink) -> None:
     said = run(
-        """
-        import signal
-        signal.signal(signal.SIGALRM, lambda *_: (say(closed=forwarder.close(20.0)), sys.exit(0)))
+        SIGNALLED
+        + textwrap.dedent("""
         signal.setitimer(signal.ITIMER_REAL, 0.2)
         for n in range(10**9):
-            put(1, start=n)
-        """,
+            try:
+                put(1, start=n)
+            except OutboxUnavailable:
+                # Faster than the sink: wait, and be interrupted there as well as in a put.
+                forwarder.flush(1.0)
+        """),
         sink.url,
     )
-    (closed,) = said
-    assert closed["closed"][1] == 0
+    handled, ended = said
+    # Whatever the handler could not have settled, the exit that follows it has.
+    assert sum(handled["handler"]) >= sum(ended["closed"])
+    assert (ended["closed"][1], ended["lost"]) == (0, [])
+    assert len(sink.delivered) == len(set(sink.delivered)) >= handled["handler"][0] > -1
+
+
+def test_a_signal_handler_that_finds_its_thread_inside_the_store_leaves_closing_to_the_exit(
+    sink: Sink,
+) -> None:
+    said = run(
+        SIGNALLED
+        + textwrap.dedent("""
+        import threading, time
+        put(3)
+
+        def clock():
+            # The store asks for the time with its lock held; so the signal comes right there.
+            if threading.current_thread() is threading.main_thread():
+                store._clock = time.monotonic
+                signal.raise_signal(signal.SIGALRM)
+            return time.monotonic()
+
+        store._clock = clock
+        put(1, start=3)
+        """),
+        sink.url,
+    )
+    assert said == [{"handler": [0, 3]}, {"closed": [3, 0], "lost": []}]
+    assert len(sink.delivered) == 3
 
 
 def test_requests_is_imported_with_the_first_batch_and_not_before(sink: Sink) -> None:
