@@ -1,4 +1,9 @@
-"""The browser's files, `client.js` and `settings.js`, and the few lines that serve them."""
+"""The browser's files and the few lines that serve them.
+
+`client.js` and `settings.js` are the sources, to read; `client.min.js` and `settings.min.js` are
+what is served. The second pair is made from the first by `python -m tests.browser.minify` and kept
+beside it, so that neither a user nor a host needs a minifier; a test holds the pairs together.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +14,16 @@ from second_mw.endpoint import StaticFile
 
 _HERE = Path(__file__).parent
 
+SETTINGS_NAME = "settings.js"
+
 
 def files(client_name: str) -> dict[str, StaticFile]:
     """Return file name → file, read once at start-up.
 
     Args:
-        client_name: the name under which `client.js` is served (spec §3).
+        client_name: the name under which the client is served (spec §3).
     """
-    return {client_name: _file("client.js"), "settings.js": _file("settings.js")}
+    return {client_name: _file("client.min.js"), SETTINGS_NAME: _file("settings.min.js")}
 
 
 def _file(name: str) -> StaticFile:

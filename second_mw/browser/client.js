@@ -8,7 +8,8 @@
 //   <script src="/api/analytics/client.js" defer></script>
 //   data-mode="anonymized|identified" data-subject="1a2b"   what the server knows of this user;
 //                                                           both, or the client asks
-//   data-hash     the page's path is in the hash            data-manual   no page views by itself
+//   data-hash            the page's path is in the hash     data-manual   no page views by itself
+//   data-consent="ask"   users are asked first: nothing is posted before the server has said yes
 //
 // Nothing here may throw into the page, hold it up, or keep a list that grows without bound.
 (() => {
@@ -17,15 +18,15 @@
   // Twice on a page would count every view twice.
   if (window.secondAnalytics) return;
 
-  const script = document.currentScript;
-  const options = script ? script.dataset : {};
-  const base = new URL(".", (script && script.src) || `${location.origin}/api/analytics/`).href;
+  const script = document.currentScript || {};
+  const options = script.dataset || {};
+  const base = new URL(".", script.src || `${location.origin}/api/analytics/`).href;
 
-  const SECOND = 1000;
-  const BATCH_EVERY = 2 * SECOND;
-  const MODE_WITHIN = 3 * SECOND;
-  const ANSWER_WITHIN = 30 * SECOND;
-  const LONGEST_REST = 3600 * SECOND; // a timer of weeks would overflow and fire at once
+  // Milliseconds
+  const BATCH_EVERY = 2000;
+  const MODE_WITHIN = 3000;
+  const ANSWER_WITHIN = 30000;
+  const LONGEST_REST = 3600000; // a timer of weeks would overflow and fire at once
   const TRIES = 7; // the rests between them double: one to two minutes in all, then quiet
   const MOST_WAITING = 1000;
   const MOST_KEPT = 100;
@@ -58,6 +59,7 @@
     } catch {}
   };
   const parsed = safe(JSON.parse);
+  const copy = (value, replacer) => JSON.parse(JSON.stringify(value, replacer));
   const on = (target, types, work, how) =>
     types.split(" ").forEach((type) => target.addEventListener(type, safe(work), how));
 
@@ -89,18 +91,18 @@
   // Identity
 
   function uuid() {
-    // Not every page is a secure context, and only there is randomUUID.
-    if (crypto.randomUUID) return crypto.randomUUID();
-    const bytes = Array.from(crypto.getRandomValues(new Uint8Array(16)));
-    const hex = bytes.map((byte) => (byte + 256).toString(16).slice(1)).join("");
-    // RFC 9562: the version, 4, and the variant, 8, each take the place of one digit.
-    return hex.replace(/(.{8})(.{4}).(.{3}).(.{3})/, "$1-$2-4$3-8$4-");
+    // Not randomUUID: it is there in secure contexts only. The 4 is RFC 9562's version, the 8 its
+    // variant; what is left are 30 random digits.
+    const bytes = crypto.getRandomValues(new Uint8Array(36));
+    return "xxxxxxxx-xxxx-4xxx-8xxx-xxxxxxxxxxxx".replace(/x/g, (_, at) =>
+      (bytes[at] & 15).toString(16),
+    );
   }
 
   function anonymousId() {
     // Read anew for each event: other tabs and the settings may have changed it.
     let id = read(ID);
-    if (!/^anon_[\da-f]{8}-[\da-f]{4}-4[\da-f]{3}-[\da-f]{4}-[\da-f]{12}$/.test(id)) {
+    if (read(SUBJECT) !== subject || !/^anon_[\da-f-]{36}$/.test(id)) {
       id = `anon_${uuid()}`;
       write(SUBJECT, subject);
       write(ID, id);
@@ -110,14 +112,11 @@
 
   // Page context: words this file knows, and shapes of routes; nothing else of an address
 
-  const STEPS = ["intro", "workspace", "finish"];
-  const SECTIONS = (
+  const WORDS = (
+    "apps library reviews available-apps settings onboarding chat agents intro workspace finish " +
     "overview members teams integrations connected-apps runtime-settings source-control " +
     "audit-logs diagnostics"
   ).split(" ");
-  const APP = ["chat", "agents"];
-  const PLACES = ["apps", "library", "reviews", "available-apps", "settings", "onboarding"];
-  const WORDS = PLACES.concat(APP, STEPS, SECTIONS);
 
   function path() {
     const hash = "hash" in options && /^#!?(\/[^?]*)/.exec(location.hash);
@@ -129,7 +128,7 @@
       if (!part || /^:\w+$/.test(part) || (inside && at < 2)) return part;
       if (inside && at < 3) return ":workspace";
       if (/^[\da-f]{24}$/i.test(part)) return ":objectId";
-      if (/^[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}$/i.test(part)) return ":uuid";
+      if (/^[\da-f-]{36}$/i.test(part)) return ":uuid";
       if (!inside) return /^([a-z]{1,20}\d{0,2}[-_.]?){1,5}$/i.test(part) ? part : ":id";
       if (parts[at - 1] === "agents") return ":agent";
       if (parts[at - 1] === "integrations" && parts[at - 2] === "settings") return ":integration";
@@ -147,54 +146,50 @@
       viewport_width: innerWidth,
       viewport_height: innerHeight,
     };
-    const is = (surface, key, words, word) => {
+    const is = (surface, key, word) => {
       found.surface = surface;
-      if (word) found[key] = words.includes(word) ? word : "other";
+      if (word) found[key] = WORDS.includes(word) ? word : "other";
     };
-    if (place === "onboarding") is(place, "onboarding_step", STEPS, part);
+    if (place === "onboarding") is(place, "onboarding_step", part);
     else if (!inside) is("public");
     else if (!place) is("workspace_home");
     else if (place === "apps" && part)
-      is(section === "agents" ? "app_agents" : "app_chat", "app_section", APP, section || "chat");
-    else if (place === "settings") is(place, "settings_section", SECTIONS, part || "overview");
+      is(section === "agents" ? "app_agents" : "app_chat", "app_section", section || "chat");
+    else if (place === "settings") is(place, "settings_section", part || "overview");
     else if (place === "agents") is("workspace_agents");
     else if (place === "library" || place === "reviews") is(place);
-    else is("workspace", "workspace_section", ["available-apps"], place);
+    else is("workspace", "workspace_section", place);
     return found;
   }
 
   // Events
 
-  // The catalogue's keys of free text and of what identifies; a test holds the two together.
+  // The catalogue's keys of free text and of what identifies, and endings that the server drops
+  // anyway; a test holds this and the catalogue together.
   const PRIVATE =
-    /^(page_url|pathname|referrer|message|prompt|error|suggestions|agents|plan_(title|overview|features|feature_names|data_flow|agents|backend)|(user|run|tool_call|workspace|suggestion|integration|app|agent)_(\w+_)?(ids?|role|names?|domains|(sub)?titles?|descriptions|prompts))$/;
+    /^(page_url|pathname|referrer|message|prompt|error|suggestions|agents|workspace_role|suggestion_(sub)?titles?|plan_(title|overview|features|data_flow|agents|backend)|agent_(descriptions|system_prompts)|(?!runtime_id$).*_(ids?|names?|domains))$/i;
 
-  const isPrivate = (key) =>
-    PRIVATE.test(
-      key
-        .replace(/([a-z\d])([A-Z])/g, "$1_$2")
-        .replace(/\W+/g, "_")
-        .toLowerCase(),
-    );
+  const isPrivate = (key) => PRIVATE.test(key.replace(/([a-z\d])([A-Z])/g, "$1_$2").replace(/\W+/g, "_"));
 
   // The page may change an object after capture, and may hand over one that can't be written as
   // JSON (a cycle, a BigInt, a getter that throws): then the rest of it still counts.
   function copyOf(properties) {
-    const copy = {};
+    const own = {};
     const put = safe((key) => {
-      copy[key] = JSON.parse(JSON.stringify(properties[key]));
+      own[key] = copy(properties[key]);
     });
     safe(() => Object.keys(properties).forEach(put))();
-    return copy;
+    return own;
   }
 
   function stamp({ own, around, page, ...event }, as) {
+    // Where a user is asked first, what nobody has allowed is not sent on a guess.
+    if (as === "guess" && options.consent === "ask") return;
     // An event may ask for anonymity itself.
-    const anonymized = as !== "identified" || ![undefined, false].includes(own.anonymized);
-    if (anonymized)
-      own = JSON.parse(JSON.stringify(own, (key, value) => (isPrivate(key) ? undefined : value)));
+    const anonymized = as !== "identified" || ("anonymized" in own && own.anonymized !== false);
+    if (anonymized) own = copy(own, (key, value) => (isPrivate(key) ? undefined : value));
     const { route_shape } = around;
-    event.properties = { ...around, ...(anonymized ? {} : page), ...own, route_shape, anonymized };
+    event.properties = { ...around, ...(!anonymized && page), ...own, route_shape, anonymized };
     if (as !== "guess" && subject) {
       event.subject = subject;
       if (as === "anonymized") event.anonymousDistinctId = anonymousId();
@@ -267,28 +262,33 @@
     forget(ID, SUBJECT, KEPT);
   }
 
-  function reset() {
-    if (over) return;
+  function signOut() {
     leave(true);
     over = true;
-    write(ID, SIGNED_OUT);
     stop();
+  }
+
+  function reset() {
+    if (over) return;
+    restore(); // what hidden tabs have kept
+    write(ID, SIGNED_OUT);
+    signOut();
   }
 
   // What could not be posted waits in storage: anonymized events only, and only their owner's
 
+  const kept = () => [].concat(parsed(read(KEPT)) || []);
+
   function keep() {
-    const ours = queue.filter((event) => event.subject && event.properties.anonymized);
-    const all = (parsed(read(KEPT)) || []).concat(ours);
-    if (ours.length) write(KEPT, JSON.stringify(all.slice(-MOST_KEPT)));
+    const ours = ofMode(true).filter((event) => event.subject);
+    if (ours.length) write(KEPT, JSON.stringify(kept().concat(ours).slice(-MOST_KEPT)));
     drop(ours);
   }
 
   function restore() {
     if (!subject) return;
-    const kept = parsed(read(KEPT)) || [];
+    queue.unshift(...kept().filter((event) => event && event.subject === subject));
     forget(KEPT);
-    safe(() => queue.unshift(...kept.filter((event) => event.subject === subject)))();
   }
 
   // Posting
@@ -299,14 +299,6 @@
     queue = queue.filter((event) => !events.includes(event));
   };
   const ofMode = (anonymized) => queue.filter((e) => e.properties.anonymized === anonymized);
-
-  // Takes out of the queue what one request takes; it never mixes modes.
-  function nextBatch() {
-    let batch = ofMode(queue[0].properties.anonymized);
-    while (batch[1] && !fits(batch)) batch = batch.slice(0, batch.length >> 1);
-    drop(batch);
-    return batch;
-  }
 
   function soon() {
     timer = timer || setTimeout(send, BATCH_EVERY);
@@ -324,7 +316,10 @@
 
   async function post() {
     while (mode && !resting && queue.length) {
-      const batch = nextBatch();
+      // What one request takes; it never mixes modes.
+      let batch = ofMode(queue[0].properties.anonymized);
+      while (batch[1] && !fits(batch)) batch = batch.slice(0, batch.length >> 1);
+      drop(batch);
       let status;
       let after;
       let results;
@@ -339,7 +334,7 @@
         });
         after = response.headers.get("Retry-After");
         // A 200 without results is not the endpoint's: a sign-in page, a captive portal.
-        if (response.status === 200) results = Object((await response.json()).results);
+        if (response.status === 200) results = (await response.json()).results || {};
         ({ status } = response);
       } catch {}
       judge(batch, status, after, results);
@@ -363,15 +358,15 @@
       rest(after);
     } else {
       failures = 0;
-      const isStrange = (event) => Object(results[event.uuid]).error === "other_user";
+      const isStrange = (event) => (results[event.uuid] || {}).error === "other_user";
       // Nothing was taken of this user, or somebody else is signed in by now.
       if (results ? batch.some(isStrange) : status === 204 || status === 409) ask();
     }
   }
 
   function rest(after) {
-    const backoff = 2 ** failures++ * SECOND * (1 + Math.random());
-    const asked = after * SECOND || Date.parse(after) - Date.now() || 0; // seconds or a date
+    const backoff = 2 ** failures++ * 1000 * (1 + Math.random());
+    const asked = after * 1000 || Date.parse(after) - Date.now() || 0; // seconds or a date
     const wake = () => {
       resting = 0;
       send();
@@ -384,7 +379,7 @@
   // The page goes, or may never come back: timers and answers can't be relied on any more.
   function leave(signingOut) {
     if (!mode) stampDrafts("guess");
-    const offline = navigator.onLine === false;
+    const offline = !navigator.onLine;
     if (!signingOut && (failures || offline)) keep();
     // A beacon says that all is well even then.
     if (offline) return;
@@ -425,10 +420,9 @@
   // Declared in the page: data-second-event, data-second-prop-*, data-second-sign-out
 
   function declared({ type, target }) {
-    const found = (name) => {
-      const element = target.closest(`[data-second-${name}]`);
-      return element && (element.tagName === "FORM") === (type === "submit") && element;
-    };
+    // A form's own attributes are about its being sent, not about clicks in it.
+    const tag = type === "submit" ? "form" : ":not(form)";
+    const found = (name) => target.closest(`${tag}[data-second-${name}]`);
     const element = found("event");
     if (element) {
       const properties = {};
@@ -446,24 +440,21 @@
     on(window, "second-usage-data-change", (event) => adopt(event.detail));
     on(window, "click submit", declared, true);
     on(document, "visibilitychange", () => {
-      if (document.visibilityState === "hidden") {
-        leave();
-      } else {
+      if (document.hidden) leave();
+      else {
         restore();
         soon();
       }
     });
-    on(window, "pagehide", () => {
-      leaving = true;
-      leave();
-    });
-    on(window, "pageshow", (event) => {
-      leaving = false;
-      if (!event.persisted) return;
-      // Somebody else may have signed in while this page lay in the cache.
-      ask();
-      lastPath = undefined;
-      view();
+    on(window, "pagehide pageshow", ({ type, persisted }) => {
+      leaving = type === "pagehide";
+      if (leaving) leave();
+      else if (persisted) {
+        // Somebody else may have signed in while this page lay in the cache.
+        ask();
+        lastPath = undefined;
+        view();
+      }
     });
     on(window, "online", () => {
       clearTimeout(resting);
@@ -473,18 +464,15 @@
       else send();
     });
     on(window, "storage", ({ key, newValue }) => {
-      if (key === ID && newValue === SIGNED_OUT) {
-        over = true;
-        stop();
-      } else if ((key === ID || !key) && !newValue === (mode === "anonymized")) {
-        ask();
-      }
+      if (key === ID && newValue === SIGNED_OUT) signOut();
+      else if ((key === ID || !key) && !newValue === (mode === "anonymized")) ask();
     });
 
     // Under Global Privacy Control only the server's answer makes a user identified.
-    const trusted = navigator.globalPrivacyControl ? /^anonymized$/ : /^(anonymized|identified)$/;
-    if (trusted.test(options.mode) && options.subject)
-      adopt({ enabled: 1, sharing: 1, effective: options.mode, subject: options.subject });
+    const { mode: effective, subject } = options;
+    const isKnown =
+      effective === "anonymized" || (effective === "identified" && !navigator.globalPrivacyControl);
+    if (isKnown && subject) adopt({ enabled: 1, sharing: 1, effective, subject });
     else ask();
     watchPath();
   }
