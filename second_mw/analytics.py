@@ -209,10 +209,16 @@ class Analytics:
         return script(f"{mount}{self.settings.prefix}/{name}", self._files[name], data)
 
     def _known_of(self, user: AnalyticsUser) -> dict[str, Data]:
-        """Return what the client would else ask for; nothing if there is more to it than a mode."""
-        if not (self.settings.enabled and user.onboarded):
+        """Return what the client would else ask for; nothing if there is more to it than a mode.
+
+        What the browser's own signals mean beyond that is for a request's headers to say.
+        """
+        settings = self.settings
+        if not (settings.enabled and user.onboarded):
             return {}
-        where = standing(self.settings, user, self._choice(user), gpc=False, dnt=False)
+        if settings.gpc == "drop" or settings.dnt != "ignore":
+            return {}
+        where = standing(settings, user, self._choice(user), gpc=False, dnt=False)
         if not where.shares:
             return {}
         return {"mode": where.mode, "subject": self.pipeline.user_key(user.id)[:4]}
