@@ -1,0 +1,20 @@
+"""The app for `INSTALLED_APPS`: template tags, and checks of the settings at start-up."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.core.checks import register
+
+
+class SecondAnalyticsConfig(AppConfig):  # type: ignore[misc] # Django has no types
+    """`"second_mw.contrib.django"` in `INSTALLED_APPS`."""
+
+    name = "second_mw.contrib.django"
+    label = "second_analytics"
+    verbose_name = "Second analytics"
+
+    def ready(self) -> None:
+        """Register the system checks."""
+        from second_mw.contrib.django.checks import check_settings
+
+        register(check_settings)

@@ -1,0 +1,1 @@
+"""The glue, each with real apps of its framework, and what server code and operators use."""
