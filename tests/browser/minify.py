@@ -8,13 +8,16 @@ version is pinned in setup.cfg, because another one may choose other names and s
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-import second_mw.browser
+import second_mw
 
 #: Source → the ECMAScript edition it is written in, and nothing younger is made of it.
 SOURCES = {"client.js": 2019, "settings.js": 2022}
-HERE = Path(second_mw.browser.__file__).parent
+#: A style sheet in a script.
+SHEET = re.compile(r"(?<=const LOOK = `)[^`]*(?=`)")
+HERE = Path(second_mw.__file__).parent / "browser"
 
 
 def served(source: str) -> Path:
@@ -27,7 +30,9 @@ def minified(source: str) -> str:
     import minify
 
     minify.config({"js-version": SOURCES[source]})
-    return str(minify.string("application/javascript", (HERE / source).read_text("utf-8")))
+    text = (HERE / source).read_text("utf-8")
+    text = SHEET.sub(lambda sheet: minify.string("text/css", sheet[0]), text)
+    return str(minify.string("application/javascript", text))
 
 
 if __name__ == "__main__":
