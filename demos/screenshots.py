@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import tempfile
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
@@ -99,11 +102,39 @@ def main(arguments: list[str] | None = None) -> int:
     with running(given.host, build_seconds=BUILD_SECONDS) as where, chromium() as driver:
         camera = Camera(driver, given.folder)
         camera.look()
-        _demo(Walk(driver, where.demo), camera)
+        walk = Walk(driver, where.demo)
         driver.get(where.inbox)
-        Walk(driver, where.demo).see("body", "build completed")
-        camera.take_all("inbox")
+        walk.see("#empty h2")
+        camera.take_all("inbox-empty")
+        _demo(walk, camera)
+        _inbox(walk, camera, where.inbox)
     return 0
+
+
+def _inbox(walk: Walk, camera: Camera, inbox: str) -> None:
+    walk.driver.get(inbox)
+    walk.see(".row", "build completed")
+    camera.take_all("inbox-list")
+    walk.press(".row", "approval shown")
+    walk.see("#open h2", "approval shown")
+    camera.take_all("inbox")
+    # A phone shows the list or the open event.
+    walk.driver.get(inbox)
+    walk.see(".row", "build completed")
+    _refuse(inbox)
+    walk.press(".row.refused")
+    walk.see("#open h2", "A request was refused")
+    camera.take_all("inbox-refused")
+
+
+def _refuse(inbox: str) -> None:
+    """Send what PostHog would not take."""
+    event = {"event": "", "distinct_id": "anon_1", "properties": {}}
+    body = json.dumps({"api_key": "phc_local_demo", "batch": [event]}).encode()
+    try:
+        urllib.request.urlopen(f"{inbox}/batch/", data=body, timeout=10).close()
+    except urllib.error.HTTPError as refused:
+        refused.close()
 
 
 def _demo(walk: Walk, camera: Camera) -> None:
