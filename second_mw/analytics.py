@@ -22,7 +22,7 @@ from second_mw.errors import (
 )
 from second_mw.forwarder.dispatcher import Flushed
 from second_mw.outbox.outbox import Outbox, open_store
-from second_mw.preferences.base import Preferences
+from second_mw.preferences.opening import open_preferences
 from second_mw.privacy.catalogue import Catalogue
 from second_mw.privacy.mode import STORE_FAILED, asks_store, own_word, standing
 from second_mw.privacy.pipeline import Pipeline, Posted
@@ -112,6 +112,7 @@ class Analytics:
         self._rates: Rates | None = None
         self._wrapped = False
         self._soon: Timer | None = None
+        enabled = settings.enabled
         catalogue = settings.catalogue or Catalogue.default()
         self.pipeline = Pipeline(
             settings,
@@ -119,14 +120,19 @@ class Analytics:
             _server_key(settings),
             receipts=settings.on_receipt is not None or settings.debug,
         )
-        store = open_store(settings.outbox) if settings.enabled else None
+        store = open_store(settings.outbox, _source(settings, "outbox")) if enabled else None
         if store is not None and not (settings.forward or store.durable):
             raise ConfigurationError(
                 "SECOND_ANALYTICS_FORWARD is off, but nobody else can deliver from a memory:// "
                 "outbox: set SECOND_ANALYTICS_OUTBOX to sqlite:///path or redis://host:6379/0."
             )
         self.outbox = Outbox(store, self.pipeline.added, self._woken)
-        self.preferences = _open_preferences(settings.preferences)
+        # Disabled opens no file and no socket.
+        self.preferences = open_preferences(
+            settings.preferences if enabled or not isinstance(settings.preferences, str) else None,
+            settings.outbox if enabled else "memory://",
+            _source(settings, "preferences"),
+        )
         from second_mw.browser import files
 
         self._files = files(settings.client_name)
@@ -495,13 +501,10 @@ def _server_key(settings: Settings) -> bytes:
     ).digest()
 
 
-def _open_preferences(where: Any) -> Preferences:
-    if where is None or isinstance(where, str):
-        from second_mw.preferences.memory import MemoryPreferences
-
-        return MemoryPreferences()
-    store: Preferences = where
-    return store
+def _source(settings: Settings, name: str) -> str:
+    """Return what to call a setting in an error message: the variable it came from, or its name."""
+    source = settings.sources.get(name, "default")
+    return source if source.isupper() else name
 
 
 def _say_disabled(settings: Settings) -> None:

@@ -167,13 +167,28 @@ def _origins(value: Any) -> tuple[str, ...]:
     return tuple(origins)
 
 
+# What a store's URL must look like at all; what its path and its options mean is said, and refused,
+# by the store that opens it.
+_STORE_URL: Final = re.compile(
+    r"memory://(\?.*)?|sqlite:///.+|rediss?(\+[a-z]+)?://.+", re.IGNORECASE | re.DOTALL
+)
+
+
+def _store_url(value: str) -> str:
+    url = value.strip()
+    if not _STORE_URL.fullmatch(url):
+        raise ValueError
+    scheme, _, rest = url.partition(":")
+    return f"{scheme.lower()}:{rest}"
+
+
 def _outbox(value: Any) -> Any:
     if not isinstance(value, str):
         if all(hasattr(value, name) for name in ("put", "lease", "ack", "release", "bury")):
             return value
         raise ValueError
-    url = value.strip()
-    if not re.fullmatch(r"memory://(\?max=[1-9][0-9]{0,8})?", url):
+    url = _store_url(value)
+    if url.startswith("memory:") and not re.fullmatch(r"memory://(\?max=[1-9][0-9]{0,8})?", url):
         raise ValueError
     return url
 
@@ -181,13 +196,18 @@ def _outbox(value: Any) -> Any:
 def _preferences(value: Any) -> Any:
     if value is None:
         return None
+    if isinstance(value, tuple | list):
+        if len(value) == 2 and all(map(callable, value)):
+            return tuple(value)
+        raise ValueError
     if not isinstance(value, str):
-        if hasattr(value, "get") and hasattr(value, "put"):
+        if callable(getattr(value, "get", None)) and callable(getattr(value, "put", None)):
             return value
         raise ValueError
-    if value.strip() != "memory://":
+    url = _store_url(value)
+    if url.startswith("memory:") and url != "memory://":
         raise ValueError
-    return value.strip()
+    return url
 
 
 def _rate(value: Any) -> str:
@@ -265,7 +285,8 @@ FIELDS: Final[tuple[Field, ...]] = (
         "outbox",
         "memory://",
         _outbox,
-        "memory:// or memory://?max=10000",
+        "memory://, memory://?max=10000, sqlite:///path/to/file.db, redis://host:6379/0 or "
+        "rediss://host:6379/0",
         ("SECOND_ANALYTICS_OUTBOX",),
         secret=True,
     ),
@@ -273,7 +294,8 @@ FIELDS: Final[tuple[Field, ...]] = (
         "preferences",
         None,
         _preferences,
-        "memory://",
+        "memory://, sqlite:///path/to/file.db, redis://host:6379/0, rediss://host:6379/0, a pair "
+        "of callables (get, put), or None",
         ("SECOND_ANALYTICS_PREFERENCES",),
         secret=True,
     ),

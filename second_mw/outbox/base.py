@@ -1,15 +1,16 @@
 """The outbox's protocol: what a store of waiting payloads must do (spec §11, design.md).
 
-An entry leaves a store only by `ack` (PostHog has it), `bury` (it will never be delivered) or
-`purge`. A lease that is neither settled nor renewed runs out and its entries wait again. Stores
-are thread-safe; every method may block, except `put` of a store whose `blocking` is False.
+An entry leaves a store only by `ack` (PostHog has it), `bury` (it will never be delivered),
+`purge` or `erase`. A lease that is neither settled nor renewed runs out and its entries wait
+again. Stores are thread-safe; every method may block, except `put` of a store whose `blocking` is
+False. Any method of a durable store may raise `OutboxUnavailable`; nothing was changed then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -17,7 +18,7 @@ from second_mw.payload import Payload
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One leased payload.
+    """One payload that waits, as it is leased or looked at.
 
     Args:
         key: the store's own name for the entry.
@@ -49,8 +50,10 @@ class DeadLetter(msgspec.Struct, frozen=True):
 class Counts(NamedTuple):
     """A store's accounts; accepted = delivered + dead + waiting + purged, at any moment.
 
-    `oldest_age` is the age in seconds of the oldest entry that waits, 0.0 if none does; leased
-    entries wait too. `ready` is how many could be leased now.
+    `dead` counts events, not the letters at hand: it stays when a letter is dropped because of its
+    age, purged or erased, and falls when one is tried again. `oldest_age` is the age in seconds of
+    the oldest entry that waits, 0.0 if none does; leased entries wait too. `ready` is how many
+    could be leased now.
     """
 
     accepted: int
@@ -87,7 +90,8 @@ class Store(Protocol):
     def lease(self, limit: int, max_bytes: int, ttl: float) -> list[Entry]:
         """Take up to `limit` entries of together at most `max_bytes` for `ttl` seconds.
 
-        Oldest first; at least one if any is ready, however large; empty if none is.
+        Oldest first, where entries that were held may come later than their age; at least one if
+        any is ready, however large; empty if none is.
         """
         ...
 
@@ -114,6 +118,39 @@ class Store(Protocol):
         """Return up to `limit` dead letters, newest first."""
         ...
 
+    def dead_reasons(self) -> dict[str, int]:
+        """Return how many dead letters are at hand by the reason's machine word."""
+        ...
+
+    def retry(self, reason: str | None = None) -> int:
+        """Let dead letters wait again, all or those of one machine word; return how many do.
+
+        They begin anew, in round 0. A letter whose event waits already is dropped (purged).
+
+        Raises:
+            OutboxUnavailable: `full`; it may have taken some of them back.
+        """
+        ...
+
+    def peek(self, limit: int) -> list[Entry]:
+        """Return up to `limit` entries that wait, leased ones too, oldest first; lease none."""
+        ...
+
+    def purge(self, what: Literal["waiting", "dead"] = "waiting") -> int:
+        """Drop everything that waits, leased or not, or every dead letter; return how many."""
+        ...
+
+    def erase(self, distinct_ids: Collection[str]) -> int:
+        """Drop what waits and what is dead under these distinct_ids, for good; return how many.
+
+        What waited counts as purged. Nothing of it can be read from the store afterwards.
+        """
+        ...
+
+    def export(self, distinct_ids: Collection[str]) -> list[Entry | DeadLetter]:
+        """Return what waits, then what is dead, under these distinct_ids; each oldest first."""
+        ...
+
     def next_ready_in(self) -> float | None:
         """Seconds until an entry that waits for its time, or for its lease's end, is ready.
 
@@ -125,10 +162,17 @@ class Store(Protocol):
         """Return the accounts."""
         ...
 
+    def check(self) -> list[str]:
+        """Return what an operator should change about this store, in sentences; empty if nothing.
+
+        Reaches for the store: what can't be read or written is the first sentence.
+        """
+        ...
+
     def after_fork(self) -> None:
         """Become usable in a forked child: new locks, none of the parent's entries."""
         ...
 
     def close(self) -> None:
-        """Let go of files, sockets and threads."""
+        """Let go of files, sockets and threads; the next call takes hold of them again."""
         ...

@@ -11,6 +11,7 @@ O(log n), amortised, and memory bounded.
 from __future__ import annotations
 
 import heapq
+import re
 import threading
 import time
 from collections import Counter, OrderedDict, deque
@@ -19,7 +20,7 @@ from concurrent.futures import Future
 from itertools import islice
 from typing import Final, Literal
 
-from second_mw.errors import OutboxUnavailable
+from second_mw.errors import ConfigurationError, OutboxUnavailable
 from second_mw.outbox.base import Counts, DeadLetter, Entry
 from second_mw.payload import Payload
 
@@ -339,3 +340,15 @@ def _entry(item: _Item) -> Entry:
 
 def _word(reason: str) -> str:
     return reason.partition(":")[0]
+
+
+def from_url(url: str, setting: str = "outbox") -> MemoryStore:
+    """Return the store of `memory://` or `memory://?max=10000`.
+
+    Raises:
+        ConfigurationError: the URL is wrong.
+    """
+    found = re.fullmatch(r"memory://(?:\?max=([1-9][0-9]{0,8}))?", url)
+    if found is None:
+        raise ConfigurationError(f"{setting} must be memory:// or such as memory://?max=10000.")
+    return MemoryStore(max_events=int(found[1])) if found[1] else MemoryStore()

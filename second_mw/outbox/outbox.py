@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
+from importlib import import_module
+from typing import Any, Final
 
 from second_mw.errors import ConfigurationError
 from second_mw.outbox.base import Counts, Store
@@ -77,22 +78,34 @@ class Outbox:
         return event if isinstance(event, Payload) else finish(event, self._added)
 
 
-def open_store(where: Any) -> Store:
+#: URL scheme → the module of this room that has `from_url(url, setting) -> Store`. Imported when a
+#: setting names it, because each brings a library that nobody else needs.
+SCHEMES: Final = {"memory": "memory", "sqlite": "sqlite", "redis": "redis", "rediss": "redis"}
+
+
+def open_store(where: Any, setting: str = "outbox") -> Store:
     """Return the store that a setting names.
 
     Args:
-        where: `memory://`, `memory://?max=10000`, or a store of the host's own.
+        where: `memory://?max=10000`, `sqlite:///path`, `redis://host:6379/0`, `rediss://…`, or a
+            store of the host's own.
+        setting: the argument or variable that holds it, for error messages.
 
     Raises:
-        ConfigurationError: the URL names none.
+        ConfigurationError: the URL names none, or one that can't be used.
     """
     if not isinstance(where, str):
         store: Store = where
         return store
-    scheme, _, rest = where.partition("://")
-    if scheme != "memory":
-        raise ConfigurationError(f"outbox: there is no store for {scheme}://")
-    from second_mw.outbox.memory import MemoryStore
-
-    limit = rest.removeprefix("?max=")
-    return MemoryStore(max_events=int(limit)) if limit else MemoryStore()
+    module = SCHEMES.get(where.partition(":")[0].partition("+")[0])
+    if module is None:
+        known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise ConfigurationError(f"{setting} names no store: it must begin with one of {known}.")
+    try:
+        room = import_module(f"second_mw.outbox.{module}")
+    except ModuleNotFoundError as missing:
+        raise ConfigurationError(
+            f"{setting} needs the package {missing.name!r}: pip install 'second_mw[{module}]'."
+        ) from None
+    opened: Store = room.from_url(where, setting)
+    return opened

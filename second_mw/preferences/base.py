@@ -1,7 +1,9 @@
 """The preference store's protocol: where users' choices are kept (spec §7).
 
 Keys are HMACs of user ids, never ids. A row exists only for a choice that differs from the
-default. "Identified" is read for each request, never from a cache.
+default. A choice is read for each request, never from a cache: "identified" must not be (spec
+§7), and of "anonymized", which may, the other half of the choice, whether the user shares at all,
+would be read too late.
 """
 
 from __future__ import annotations

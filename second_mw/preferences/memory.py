@@ -13,7 +13,7 @@ import os
 from threading import Lock
 from typing import Final
 
-from second_mw.errors import PreferencesUnavailable
+from second_mw.errors import ConfigurationError, PreferencesUnavailable
 from second_mw.user import Choice
 
 logger = logging.getLogger("second_mw")
@@ -83,3 +83,14 @@ def _declares_workers() -> bool:
     """Whether the usual variable declares more than one worker process."""
     declared = os.environ.get("WEB_CONCURRENCY", "").strip()
     return declared.isdigit() and int(declared) > 1
+
+
+def from_url(url: str, setting: str = "preferences") -> MemoryPreferences:
+    """Return the store of `memory://`, which has no options.
+
+    Raises:
+        ConfigurationError: the URL says more.
+    """
+    if url != "memory://":
+        raise ConfigurationError(f"{setting} must be memory:// and nothing behind it.")
+    return MemoryPreferences()
