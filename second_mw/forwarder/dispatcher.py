@@ -216,6 +216,24 @@ class Forwarder:
         self._ledger.settle_log()
         return flushed
 
+    def finish(self, timeout: float = 5.0) -> None:
+        """Lease nothing more, wait for what is on its way, and end the threads.
+
+        For a durable store, whose events wait for the next process.
+        """
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            shift, self._shift = self._shift, None
+            if shift is None:
+                return
+            shift.leases = False
+            shift.deadline = deadline
+            shift.changed.notify_all()
+            while shift.in_flight and (left := deadline - time.monotonic()) > 0:
+                shift.changed.wait(left)
+        self._end(shift, deadline)
+        self._ledger.settle_log()
+
     def after_fork(self) -> None:
         """Become the child's own: the parent's threads are not here, its connections not ours."""
         if self._shift is not None:
@@ -264,7 +282,7 @@ class Forwarder:
                     # Whoever settles a batch nudges.
                     return self._nap(math.inf, math.inf)
             left = shift.time_left()
-            if left is not None and left <= 0:
+            if not shift.leases or (left is not None and left <= 0):
                 return self._nap(math.inf, math.inf)
             if (blocked := self._circuit.wait()) > 0:
                 return self._nap(math.inf, blocked)
@@ -305,6 +323,8 @@ class Forwarder:
     def _lease_one(self, shift: Shift) -> bool:
         """Lease one batch and hand it to a sender; return whether there was one."""
         with self._lock:
+            if shift.over or not shift.leases:
+                return False
             # Counted before it is leased: a flush must not find it neither waiting nor flying.
             shift.in_flight += 1
         probe, entries = self._circuit.begin_probe(), []

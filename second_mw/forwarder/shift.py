@@ -42,6 +42,8 @@ class Shift:
         #: When `close` gives up, by `time.monotonic`; None while nobody closes.
         self.deadline: float | None = None
         self.over = False
+        #: Whether the dispatcher may lease; a forwarder that finishes settles what it has.
+        self.leases = True
         self.to_dispatch = threading.Condition(lock)
         self.to_send = threading.Condition(lock)
         #: Something was settled, or the shift's end has come into sight.
