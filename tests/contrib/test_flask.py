@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import flask_login
@@ -206,7 +205,7 @@ class Dots(BaseConverter):
 
 
 @pytest.fixture
-def routed() -> Iterator[Flask]:
+def routed() -> Flask:
     app = Flask("shop")
     app.url_map.converters["dots"] = Dots
     pages = Blueprint("pages", "pages", url_prefix="/p")
@@ -223,7 +222,7 @@ def routed() -> Iterator[Flask]:
     ):
         pages.add_url_rule(rule, rule.replace(".", " "), lambda **_: "")
     app.register_blueprint(pages)
-    yield app
+    return app
 
 
 ROUTES = [

@@ -38,7 +38,8 @@ def _found() -> Iterator[CheckMessage]:
         except ImportError as error:
             hint = "It must be the dotted path of a callable that takes the request."
             yield Error(f"SECOND_ANALYTICS['user']: {error}", hint=hint, id="second_analytics.E003")
-    yield from _of_sign_in()
+    if user is None:
+        yield from _of_sign_in()
     if loaded.disabled_by == "no token":
         yield Warning(
             "second_mw is disabled because it has no project token.",
