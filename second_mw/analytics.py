@@ -362,11 +362,19 @@ class Analytics:
         return forwarder.flush(timeout)
 
     def close(self, timeout: float | None = None) -> Flushed:
-        """Flush, and stop delivering; an event that comes later starts it again.
+        """Flush, stop delivering and let go of files; an event that comes later starts it again.
 
         Args:
             timeout: seconds after which it returns in any case; `shutdown_timeout` if left out.
         """
+        try:
+            return self._flush_at_last(timeout)
+        finally:
+            if self.outbox.store is not None:
+                self.outbox.store.close()
+            self.preferences.close()
+
+    def _flush_at_last(self, timeout: float | None) -> Flushed:
         forwarder = self._forwarder
         if forwarder is None:
             waiting = self.outbox.counts().waiting

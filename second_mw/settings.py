@@ -170,7 +170,7 @@ def _origins(value: Any) -> tuple[str, ...]:
 # What a store's URL must look like at all; what its path and its options mean is said, and refused,
 # by the store that opens it.
 _STORE_URL: Final = re.compile(
-    r"memory://(\?.*)?|sqlite:///.+|rediss?(\+[a-z]+)?://.+", re.IGNORECASE | re.DOTALL
+    r"memory://(\?.*)?|sqlite:///.+|rediss?(\+sentinel|\+cluster)?://.+", re.IGNORECASE | re.DOTALL
 )
 
 
