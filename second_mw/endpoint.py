@@ -491,11 +491,8 @@ class Endpoint:
     # GET {prefix}/client.js, {prefix}/settings.js
 
     def _static(self, file: StaticFile) -> Route:
-        headers = [
-            ("Content-Type", "text/javascript; charset=utf-8"),
-            ("X-Content-Type-Options", "nosniff"),
-            ("ETag", file.etag),
-        ]
+        content_type = ("Content-Type", "text/javascript; charset=utf-8")
+        headers = [("X-Content-Type-Options", "nosniff"), ("ETag", file.etag)]
 
         def static(request: Request) -> Steps:
             if request.method not in ("GET", "HEAD"):
@@ -506,7 +503,7 @@ class Endpoint:
             cached = [*headers, ("Cache-Control", _IMMUTABLE if is_versioned else "no-cache")]
             if not _etags(request.header("if-none-match")).isdisjoint((file.etag, "*")):
                 return Answer(304, cached)
-            return Answer(200, cached, file.body)
+            return Answer(200, [content_type, *cached], file.body)
             yield  # a generator like every route, although it needs nothing
 
         return static
