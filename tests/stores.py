@@ -1,15 +1,22 @@
-"""A store that keeps what it is given and hands out nothing, and one that takes nothing."""
+"""The stores that tests put events into.
+
+`Kept` keeps what it is given and hands out nothing, `Full` takes nothing. `SUBJECTS` are the real
+ones, each made so that a test can let time pass: whatever the protocol promises is tested against
+all of them (`delivery/test_stores.py`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from second_mw.errors import OutboxUnavailable
-from second_mw.outbox.base import Counts, DeadLetter, Entry
+from second_mw.outbox.base import Counts, DeadLetter, Entry, Store
 from second_mw.payload import Payload
 
 
@@ -67,6 +74,27 @@ class Kept:
     def dead_letters(self, limit: int) -> list[DeadLetter]:
         return []
 
+    def dead_reasons(self) -> dict[str, int]:
+        return {}
+
+    def retry(self, reason: str | None = None) -> int:
+        return 0
+
+    def peek(self, limit: int) -> list[Entry]:
+        return []
+
+    def purge(self, what: str = "waiting") -> int:
+        return 0
+
+    def erase(self, distinct_ids: Collection[str]) -> int:
+        return 0
+
+    def export(self, distinct_ids: Collection[str]) -> list[Entry | DeadLetter]:
+        return []
+
+    def check(self) -> list[str]:
+        return []
+
     def next_ready_in(self) -> float | None:
         return None
 
@@ -89,3 +117,57 @@ class Blocking(Kept):
     """Says that its `put` would block, as a store with a file does."""
 
     blocking = True
+
+
+@dataclass
+class Subject:
+    """A real store under test.
+
+    Args:
+        store: empty, of room for ten events.
+        passes: lets that many seconds pass.
+        wide: the same without a bound that a test could meet.
+    """
+
+    store: Store
+    passes: Callable[[float], None]
+    wide: Callable[[], Store]
+
+
+class Moment:
+    """Seconds since the epoch that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_795_492_980.5
+
+    def __call__(self) -> float:
+        return self.now
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def _memory(place: Path) -> Subject:
+    from second_mw.outbox.memory import MemoryStore
+
+    moment = Moment()
+
+    def made(**bounds: int) -> MemoryStore:
+        return MemoryStore(clock=moment, wall=moment, **bounds)
+
+    return Subject(made(max_events=10), moment.passes, made)
+
+
+def _sqlite(place: Path) -> Subject:
+    from second_mw.outbox.sqlite import SqliteStore
+
+    moment = Moment()
+
+    def made(name: str = "wide.db", **bounds: int) -> SqliteStore:
+        return SqliteStore(str(place / name), clock=moment, **bounds)
+
+    return Subject(made("outbox.db", max_events=10), moment.passes, made)
+
+
+#: Name → what makes it, given a directory of its own. A further store is one more line here.
+SUBJECTS: dict[str, Callable[[Path], Subject]] = {"memory": _memory, "sqlite": _sqlite}
