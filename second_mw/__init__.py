@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from second_mw.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from second_mw.analytics import Analytics, Captured
+    from second_mw.analytics import Analytics
     from second_mw.errors import (
         AnalyticsError,
         ConfigurationError,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Refused,
     )
     from second_mw.forwarder.dispatcher import Flushed
+    from second_mw.jobs import Bound, Jobs
     from second_mw.payload import Payload
     from second_mw.privacy.catalogue import (
         Catalogue,
@@ -42,11 +43,12 @@ if TYPE_CHECKING:
         Text,
     )
     from second_mw.privacy.receipt import Receipt
+    from second_mw.server_code import Capture, Captured
     from second_mw.settings import Settings
     from second_mw.user import AnalyticsUser, Choice
 
 _HOME = {
-    "second_mw.analytics": ("Analytics", "Captured"),
+    "second_mw.analytics": ("Analytics",),
     "second_mw.errors": (
         "AnalyticsError",
         "ConfigurationError",
@@ -71,7 +73,9 @@ _HOME = {
         "Route",
         "Text",
     ),
+    "second_mw.jobs": ("Bound", "Jobs"),
     "second_mw.privacy.receipt": ("Receipt",),
+    "second_mw.server_code": ("Capture", "Captured"),
     "second_mw.settings": ("Settings",),
     "second_mw.user": ("AnalyticsUser", "Choice"),
 }
@@ -81,6 +85,8 @@ __all__ = [
     "Analytics",
     "AnalyticsError",
     "AnalyticsUser",
+    "Bound",
+    "Capture",
     "Captured",
     "Catalogue",
     "Choice",
@@ -91,6 +97,7 @@ __all__ = [
     "Flag",
     "Flushed",
     "Ident",
+    "Jobs",
     "Kind",
     "Label",
     "List",

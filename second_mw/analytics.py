@@ -6,37 +6,35 @@ import hashlib
 import hmac
 import logging
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from threading import RLock, Timer
 from typing import TYPE_CHECKING, Any, Final
 
 from second_mw import process
-from second_mw.endpoint import Endpoint, finished, settle, workspace_named
-from second_mw.errors import (
-    Code,
-    ConfigurationError,
-    OutboxUnavailable,
-    Refused,
-    traced,
-)
+from second_mw.endpoint import Endpoint
+from second_mw.errors import ConfigurationError, traced
 from second_mw.forwarder.dispatcher import Flushed
 from second_mw.outbox.outbox import Outbox, open_store
 from second_mw.preferences.opening import open_preferences
 from second_mw.privacy.catalogue import Catalogue
-from second_mw.privacy.mode import STORE_FAILED, asks_store, own_word, standing
-from second_mw.privacy.pipeline import Pipeline, Posted
+from second_mw.privacy.mode import standing
+from second_mw.privacy.pipeline import Pipeline
+from second_mw.server_code import Capture, Captured, ServerCode
 from second_mw.settings import Settings
 from second_mw.tally import Tally
 from second_mw.user import AnalyticsUser
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from typing_extensions import Unpack
 
     from second_mw.asgi import AnalyticsMiddleware as ASGIMiddleware
     from second_mw.asgi import ASGIApp
     from second_mw.browser.tag import Data, Html
     from second_mw.forwarder.dispatcher import Forwarder
+    from second_mw.jobs import Bound
     from second_mw.limits import Rates
     from second_mw.resolver import UserCallable
     from second_mw.settings import SettingsFields
@@ -48,23 +46,6 @@ logger = logging.getLogger("second_mw")
 #: Seconds after which a wrapped host's predecessor's events are looked for. Long enough for a
 #: pre-fork server that loads its app first: it forks before, and its workers look instead.
 LOOK_AFTER: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Captured:
-    """What became of a `capture`; true if the outbox has the event.
-
-    Args:
-        uuid: the event's uuid, None unless it was accepted.
-        code: why it was not accepted: a code of spec §4, or `disabled`, `suppressed` (the user
-            does not share usage data) or `on_event` (the host's hook dropped it).
-    """
-
-    uuid: str | None = None
-    code: Code | str | None = None
-
-    def __bool__(self) -> bool:
-        return self.uuid is not None
 
 
 class Analytics:
@@ -108,6 +89,7 @@ class Analytics:
         # Re-entrant: a signal handler may flush while its own thread is starting delivery.
         self._lock = RLock()
         self._tally = Tally()
+        self._server_code = ServerCode(self, self._tally)
         self._forwarder: Forwarder | None = None
         self._rates: Rates | None = None
         self._wrapped = False
@@ -173,7 +155,12 @@ class Analytics:
     # The browser's files
 
     def script_tag(
-        self, user: AnalyticsUser | None = None, *, mount: str = "", **data: Data
+        self,
+        user: AnalyticsUser | None = None,
+        *,
+        mount: str = "",
+        nonce: str | None = None,
+        **data: Data,
     ) -> Html:
         """Return the `<script>` that brings the client into a page.
 
@@ -184,6 +171,7 @@ class Analytics:
             user: if given, the tag says the user's mode, and the client need not ask for it. It
                 is read from the preference store, which may block.
             mount: the path under which the host is mounted: SCRIPT_NAME, root_path.
+            nonce: where the page's Content-Security-Policy asks for one.
             data: the tag's data attributes: `mode="anonymized"`, `hash=True`, `manual=True`.
 
         Raises:
@@ -197,22 +185,22 @@ class Analytics:
             data = {"consent": "ask", **data}
         if user is not None:
             data = {**self._known_of(user), **data}
-        return self._tag(self.settings.client_name, mount, data)
+        return self._tag(self.settings.client_name, mount, nonce, data)
 
-    def settings_tag(self, *, mount: str = "") -> Html:
+    def settings_tag(self, *, mount: str = "", nonce: str | None = None) -> Html:
         """Return the `<script>` that brings `<second-usage-data>` into a page.
 
         Args:
-            mount: as in `script_tag`.
+            mount, nonce: as in `script_tag`.
         """
         from second_mw.browser import SETTINGS_NAME
 
-        return self._tag(SETTINGS_NAME, mount, {})
+        return self._tag(SETTINGS_NAME, mount, nonce, {})
 
-    def _tag(self, name: str, mount: str, data: Mapping[str, Data]) -> Html:
+    def _tag(self, name: str, mount: str, nonce: str | None, data: Mapping[str, Data]) -> Html:
         from second_mw.browser.tag import script
 
-        return script(f"{mount}{self.settings.prefix}/{name}", self._files[name], data)
+        return script(f"{mount}{self.settings.prefix}/{name}", self._files[name], data, nonce)
 
     def _known_of(self, user: AnalyticsUser) -> dict[str, Data]:
         """Return what the client would else ask for; nothing if there is more to it than a mode.
@@ -224,7 +212,7 @@ class Analytics:
             return {}
         if settings.gpc == "drop" or settings.dnt != "ignore":
             return {}
-        where = standing(settings, user, self._choice(user), gpc=False, dnt=False)
+        where = standing(settings, user, self.choice_of(user), gpc=False, dnt=False)
         if not where.shares:
             return {}
         return {"mode": where.mode, "subject": self.pipeline.user_key(user.id)[:4]}
@@ -237,7 +225,7 @@ class Analytics:
         event: str,
         properties: Mapping[str, Any] | None = None,
         *,
-        uuid: str | None = None,
+        uuid: str | UUID | None = None,
         timestamp: object = None,
         anonymous_id: str | None = None,
     ) -> Captured:
@@ -247,7 +235,7 @@ class Analytics:
         and a warning is logged.
 
         Args:
-            user: whose event it is.
+            user: whose event it is; None is nobody, whose events are refused.
             event: a name of the catalogue.
             properties: as a browser would post them.
             uuid: a version 4 or 7 UUID; the same one again is stored once.
@@ -260,79 +248,76 @@ class Analytics:
         >>> bool(Analytics(token=None).capture(AnalyticsUser("u_1"), "page viewed"))
         False
         """
-        if not isinstance(user, AnalyticsUser | None):
-            raise TypeError(f"user must be an AnalyticsUser, not {type(user).__name__}")
-        if not isinstance(properties, Mapping | None):
-            raise TypeError(f"properties must be a mapping, not {type(properties).__name__}")
-        if not self.settings.enabled:
-            return Captured(code="disabled")
-        try:
-            return self._capture(
-                user,
-                event,
-                properties or {},
-                uuid=uuid,
-                timestamp=timestamp,
-                anonymous=anonymous_id,
-            )
-        except Refused as refused:
-            return self._not_captured(refused)
-        except OutboxUnavailable:
-            return self._not_captured(Refused("outbox_unavailable"))
+        wanted = Capture(user, event, properties, uuid, timestamp, anonymous_id)
+        return self._server_code.take([wanted])[0]
 
-    def _capture(
+    async def acapture(
         self,
         user: AnalyticsUser | None,
         event: str,
-        properties: Mapping[str, Any],
+        properties: Mapping[str, Any] | None = None,
         *,
-        uuid: str | None,
-        timestamp: object,
-        anonymous: str | None,
+        uuid: str | UUID | None = None,
+        timestamp: object = None,
+        anonymous_id: str | None = None,
     ) -> Captured:
-        if user is None:
-            raise Refused("not_authenticated")
-        if not user.onboarded:
-            raise Refused("not_onboarded")
-        if event not in self.pipeline.catalogue:
-            raise Refused("invalid_event")
-        posted = Posted(
-            event,
-            properties,
-            uuid,
-            timestamp,
-            anonymous,
-            own_word({}, properties),
-            workspace_named(properties, user),
-        )
-        where = standing(self.settings, user, self._choice(user), gpc=False, dnt=False)
-        if not where.shares:
-            self._tally.add("suppressed")
-            return Captured(code="suppressed")
-        done = finished(self.pipeline, posted, user, where)
-        if not done.payloads:
-            return Captured(code="on_event")
-        self.outbox.put(done.payloads)
-        settle([done], self.settings.on_receipt)
-        return Captured(uuid=done.payloads[-1].uuid)
+        """`capture` for an event loop, which it never blocks, whatever outbox and store are.
 
-    def _choice(self, user: AnalyticsUser) -> Any:
-        if not asks_store(user):
-            return None
-        try:
-            return self.preferences.get(self.pipeline.user_key(user.id))
-        except Exception as error:
-            # Whatever is unknown means anonymized (spec §7).
-            self._tally.add("preferences_failed")
-            logger.debug("second_mw: the preference store failed: %s", traced(error))
-            return STORE_FAILED
+        >>> async def view():
+        ...     return await analytics.acapture(user, "page viewed")  # doctest: +SKIP
+        """
+        wanted = Capture(user, event, properties, uuid, timestamp, anonymous_id)
+        return (await self._server_code.atake([wanted]))[0]
 
-    def _not_captured(self, refused: Refused) -> Captured:
-        self._tally.add(f"rejected.{refused.code}")
-        if refused.counted is not None:
-            self._tally.add(refused.counted)
-        logger.warning("second_mw did not take an event of server code: %s", refused.code)
-        return Captured(code=refused.code)
+    def capture_many(self, events: Iterable[Capture | tuple[Any, ...]]) -> list[Captured]:
+        """Capture events in one put, and say of each what became of it.
+
+        One that is refused takes no other with it; if the outbox can't take the rest, it takes
+        none of them.
+
+        Args:
+            events: `Capture`s, or tuples `(user, event)` or `(user, event, properties)`.
+
+        Raises:
+            TypeError: as `capture`; then nothing was taken.
+
+        >>> analytics.capture_many(
+        ...     [(user, "page viewed"), (user, "build completed", {"file_count": 12})]
+        ... )  # doctest: +SKIP
+        """
+        return self._server_code.take([Capture(*event) for event in events])
+
+    async def acapture_many(self, events: Iterable[Capture | tuple[Any, ...]]) -> list[Captured]:
+        """`capture_many` for an event loop, which it never blocks."""
+        return await self._server_code.atake([Capture(*event) for event in events])
+
+    def as_user(self, user: AnalyticsUser | None) -> AbstractContextManager[Bound]:
+        """Return a block of code whose events are this user's: `analytics.here.capture(event)`.
+
+        Args:
+            user: whose they are; None is nobody, whose events are refused.
+
+        Raises:
+            TypeError: `user` is neither an AnalyticsUser nor None.
+
+        >>> with analytics.as_user(user) as bound:  # doctest: +SKIP
+        ...     bound.capture("page viewed")
+        ...     analytics.here.capture("page viewed")  # the same, from code further down
+        """
+        from second_mw.jobs import as_user
+
+        return as_user(self, user)
+
+    @property
+    def here(self) -> Bound:
+        """This `Analytics` for the user of the `as_user` around this code."""
+        from second_mw.jobs import Bound, current_user
+
+        return Bound(self, current_user())
+
+    def choice_of(self, user: AnalyticsUser) -> Any:
+        """Return what a user chose, None if nothing, `store_failed` if unknown; may block."""
+        return self._server_code.choice(user)
 
     @property
     def rates(self) -> Rates:
@@ -375,14 +360,16 @@ class Analytics:
             self.preferences.close()
 
     def _flush_at_last(self, timeout: float | None) -> Flushed:
+        within = self.settings.shutdown_timeout if timeout is None else timeout
+        waiting = self.outbox.counts().waiting
         forwarder = self._forwarder
-        if forwarder is None:
-            waiting = self.outbox.counts().waiting
-            if not (waiting and self.settings.forward):
-                return Flushed(0, waiting)
+        if forwarder is None and waiting and self.settings.forward:
             with self._lock:
                 forwarder = self._forwarder = self._forwarder or self._made()
-        return forwarder.close(self.settings.shutdown_timeout if timeout is None else timeout)
+        flushed = Flushed(0, waiting) if forwarder is None else forwarder.close(within)
+        if self.outbox.store is not None:
+            self.outbox.store.close()
+        return flushed
 
     def wrapped(self) -> None:
         """A host was wrapped: look soon for what a durable outbox holds of a predecessor.
@@ -496,9 +483,11 @@ class Analytics:
         self._look_soon()
 
     def at_exit(self, timeout: float) -> None:
-        """Flush in the thread that exits."""
+        """Flush in the thread that exits, if there was anything to deliver here."""
         if self._forwarder is not None:
             self.close(timeout)
+        elif self.outbox.store is not None:
+            self.outbox.store.close()
 
 
 def _server_key(settings: Settings) -> bytes:

@@ -1,0 +1,289 @@
+"""Events of server code: `capture`, `acapture` and `capture_many`, by a browser's rules (spec §2).
+
+One generator decides, as in `endpoint`; two drivers fetch what it needs, one blocking, one awaited,
+so that the two can't come apart. Nothing here raises for what a running host can't help: the
+result says what became of each event.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import uuid as uuids
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+
+from second_mw.endpoint import NeedChoice, Put, finished, settle, workspace_named
+from second_mw.errors import Code, OutboxUnavailable, Refused, traced
+from second_mw.payload import Payload
+from second_mw.preferences.base import Preferences
+from second_mw.privacy.mode import STORE_FAILED, asks_store, own_word, standing
+from second_mw.privacy.pipeline import Finished, Pipeline, Posted
+from second_mw.settings import Settings
+from second_mw.tally import Tally
+from second_mw.user import AnalyticsUser
+from second_mw.wiring import OutboxDoor
+
+logger = logging.getLogger("second_mw")
+
+#: On an event loop: seconds after which a preference store has failed (spec §7), and after which
+#: an outbox is not to be had.
+_CHOICE_TIMEOUT: Final = 0.25
+_PUT_TIMEOUT: Final = 10.0
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[47][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """What became of a `capture`; true if the outbox has the event.
+
+    Args:
+        uuid: the event's uuid, None unless it was accepted.
+        code: why it was not accepted: a code of spec §4, or `disabled`, `suppressed` (the user
+            does not share usage data) or `on_event` (the host's hook dropped it).
+    """
+
+    uuid: str | None = None
+    code: Code | str | None = None
+
+    def __bool__(self) -> bool:
+        return self.uuid is not None
+
+
+class Capture(NamedTuple):
+    """One event for `Analytics.capture_many`; a plain tuple in this order will do as well.
+
+    Args:
+        user: whose event it is; None is nobody's, which is refused.
+        event: a name of the catalogue.
+        properties: as a browser would post them.
+        uuid: a version 4 or 7 UUID; the same one again is stored once.
+        timestamp: an aware datetime or RFC 3339 text; now if left out.
+        anonymous_id: the browser's `anon_…` id, if the host knows it.
+    """
+
+    user: AnalyticsUser | None
+    event: str
+    properties: Mapping[str, Any] | None = None
+    uuid: str | uuids.UUID | None = None
+    timestamp: object = None
+    anonymous_id: str | None = None
+
+
+class Rooms(Protocol):
+    """What of an `Analytics` this needs."""
+
+    settings: Settings
+    pipeline: Pipeline
+
+    @property
+    def outbox(self) -> OutboxDoor:
+        """Keeps."""
+        ...
+
+    @property
+    def preferences(self) -> Preferences:
+        """Knows what users chose."""
+        ...
+
+
+_Steps: TypeAlias = Generator[NeedChoice | Put, Any, list[Captured]]
+
+
+class ServerCode:
+    """Takes the events of server code.
+
+    Args:
+        rooms: the `Analytics`.
+        tally: counts what becomes of events.
+    """
+
+    def __init__(self, rooms: Rooms, tally: Tally) -> None:
+        self._rooms = rooms
+        self._tally = tally
+
+    def take(self, wanted: Sequence[Capture]) -> list[Captured]:
+        """Take events in one put; may block.
+
+        Raises:
+            TypeError: a user is no AnalyticsUser, or properties are no mapping.
+        """
+        steps = self._steps([_checked(one) for one in wanted])
+        got: Any = None
+        try:
+            while True:
+                need = steps.send(got)
+                if isinstance(need, NeedChoice):
+                    got = self._choice(need.user_key)
+                else:
+                    got = _failure_of(self._rooms.outbox.put, need.payloads)
+        except StopIteration as done:
+            taken: list[Captured] = done.value
+            return taken
+
+    async def atake(self, wanted: Sequence[Capture]) -> list[Captured]:
+        """The same without ever blocking the event loop."""
+        steps = self._steps([_checked(one) for one in wanted])
+        got: Any = None
+        try:
+            while True:
+                need = steps.send(got)
+                if isinstance(need, NeedChoice):
+                    got = await self._awaited_choice(need.user_key)
+                else:
+                    got = await self._awaited_put(need.payloads)
+        except StopIteration as done:
+            taken: list[Captured] = done.value
+            return taken
+
+    # What is decided
+
+    def _steps(self, wanted: Sequence[Capture]) -> _Steps:
+        if not self._rooms.settings.enabled:
+            return [Captured(code="disabled")] * len(wanted)
+        outcomes: list[Finished | Captured] = []
+        choices: dict[str, Any] = {}
+        for one in wanted:
+            try:
+                outcomes.append((yield from self._judged(one, choices)))
+            except Refused as refused:
+                outcomes.append(self._refused(refused))
+        kept = [each for each in outcomes if isinstance(each, Finished)]
+        payloads = _each_person_once(kept)
+        if payloads and (failure := (yield Put(payloads))) is not None:
+            logger.debug("second_mw: the outbox can't be had: %s", failure)
+            return [
+                self._refused(Refused("outbox_unavailable")) if isinstance(each, Finished) else each
+                for each in outcomes
+            ]
+        settle(kept, self._rooms.settings.on_receipt)
+        return [
+            Captured(uuid=each.payloads[-1].uuid) if isinstance(each, Finished) else each
+            for each in outcomes
+        ]
+
+    def _judged(
+        self, one: Capture, choices: dict[str, Any]
+    ) -> Generator[NeedChoice, Any, Finished | Captured]:
+        user, pipeline = one.user, self._rooms.pipeline
+        if user is None:
+            raise Refused("not_authenticated")
+        if not user.onboarded:
+            raise Refused("not_onboarded")
+        if one.event not in pipeline.catalogue:
+            raise Refused("invalid_event")
+        properties = one.properties or {}
+        posted = Posted(
+            one.event,
+            properties,
+            _uuid_of(one.uuid),
+            one.timestamp,
+            one.anonymous_id,
+            own_word({}, properties),
+            workspace_named(properties, user),
+        )
+        choice = None
+        if asks_store(user):
+            key = pipeline.user_key(user.id)
+            if key not in choices:
+                choices[key] = yield NeedChoice(key)
+            choice = choices[key]
+        where = standing(self._rooms.settings, user, choice, gpc=False, dnt=False)
+        if not where.shares:
+            self._tally.add("suppressed")
+            return Captured(code="suppressed")
+        done = finished(pipeline, posted, user, where)
+        return done if done.payloads else Captured(code="on_event")
+
+    def _refused(self, refused: Refused) -> Captured:
+        self._tally.add(f"rejected.{refused.code}")
+        if refused.counted is not None:
+            self._tally.add(refused.counted)
+        logger.warning("second_mw did not take an event of server code: %s", refused.code)
+        return Captured(code=refused.code)
+
+    # What is fetched
+
+    def choice(self, user: AnalyticsUser) -> Any:
+        """Return what a user chose, None if the resolver left nothing open; may block."""
+        if not asks_store(user):
+            return None
+        return self._choice(self._rooms.pipeline.user_key(user.id))
+
+    def _choice(self, user_key: str) -> Any:
+        try:
+            return self._rooms.preferences.get(user_key)
+        except Exception as error:
+            return self._store_failed(error)
+
+    async def _awaited_choice(self, user_key: str) -> Any:
+        import asyncio
+
+        preferences = self._rooms.preferences
+        if not preferences.blocking:
+            return self._choice(user_key)
+        try:
+            asked = asyncio.to_thread(preferences.get, user_key)
+            return await asyncio.wait_for(asked, _CHOICE_TIMEOUT)
+        except Exception as error:
+            return self._store_failed(error)
+
+    def _store_failed(self, error: Exception) -> Any:
+        # Whatever is unknown means anonymized (spec §7).
+        self._tally.add("preferences_failed")
+        logger.debug("second_mw: the preference store failed: %s", traced(error))
+        return STORE_FAILED
+
+    async def _awaited_put(self, payloads: Sequence[Payload]) -> str | None:
+        import asyncio
+
+        outbox = self._rooms.outbox
+        if not outbox.blocking:
+            return _failure_of(outbox.put, payloads)
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(outbox.submit(payloads)), _PUT_TIMEOUT)
+        except (OutboxUnavailable, asyncio.TimeoutError) as error:
+            return traced(error)
+        return None
+
+
+def _failure_of(put: Any, payloads: Sequence[Payload]) -> str | None:
+    """Put payloads; return why it failed, None if it did not."""
+    try:
+        put(payloads)
+    except OutboxUnavailable as error:
+        return traced(error)
+    return None
+
+
+def _checked(one: Capture) -> Capture:
+    one = Capture(*one)
+    if not isinstance(one.user, AnalyticsUser | None):
+        raise TypeError(f"user must be an AnalyticsUser, not {type(one.user).__name__}")
+    if not isinstance(one.properties, Mapping | None):
+        raise TypeError(f"properties must be a mapping, not {type(one.properties).__name__}")
+    return one
+
+
+def _uuid_of(given: str | uuids.UUID | None) -> str | None:
+    if given is None:
+        return None
+    text = str(given).lower()
+    if not _UUID.fullmatch(text):
+        raise Refused("invalid_payload")
+    return text
+
+
+def _each_person_once(events: Sequence[Finished]) -> list[Payload]:
+    """Return the payloads, without a `$identify` that says again what one before it says."""
+    payloads: list[Payload] = []
+    said: set[tuple[str, bytes]] = set()
+    for payload in (payload for event in events for payload in event.payloads):
+        if payload.event == "$identify":
+            what = (payload.distinct_id, payload.properties)
+            if what in said:
+                continue
+            said.add(what)
+        payloads.append(payload)
+    return payloads
