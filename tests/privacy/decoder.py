@@ -22,6 +22,7 @@ LAYERS = 3
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{6,}")
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2}){4,}")
+_INVISIBLE = {"Cf", "Cc", "Mn"}
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\u\{([0-9a-fA-F]{2,6})\}|\\x([0-9a-fA-F]{2})")
 
@@ -53,6 +54,7 @@ def _read(text: str) -> Iterator[str]:
     yield html.unescape(text)
     yield _ESCAPE.sub(lambda match: _letter(match[1] or match[2] or match[3]), text)
     yield unicodedata.normalize("NFKC", text)
+    yield "".join(letter for letter in text if unicodedata.category(letter) not in _INVISIBLE)
     for run in _BASE64.findall(text):
         yield from _from_base64(run)
     for match in _HEX.finditer(text):
