@@ -8,11 +8,9 @@ beside it, so that neither a user nor a host needs a minifier; a test holds the 
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+from importlib.resources import files as resources
 
 from second_mw.endpoint import StaticFile
-
-_HERE = Path(__file__).parent
 
 SETTINGS_NAME = "settings.js"
 
@@ -27,5 +25,6 @@ def files(client_name: str) -> dict[str, StaticFile]:
 
 
 def _file(name: str) -> StaticFile:
-    body = (_HERE / name).read_bytes()
+    # As a resource, not as a path: the package may have been imported from a zip.
+    body = resources(__name__).joinpath(name).read_bytes()
     return StaticFile(body, hashlib.sha256(body).hexdigest()[:20])

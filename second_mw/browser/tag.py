@@ -30,13 +30,14 @@ class Html(str):
         return str(self)
 
 
-def script(url: str, file: StaticFile, data: Mapping[str, Data]) -> Html:
+def script(url: str, file: StaticFile, data: Mapping[str, Data], nonce: str | None = None) -> Html:
     """Return the tag of one file.
 
     Args:
         url: where the file is served, without a query.
         file: the file.
         data: name → value of the tag's data attributes, `_` standing for `-`.
+        nonce: what the page's Content-Security-Policy asks of every script, if it does.
 
     Raises:
         ValueError: a name can't be that of a data attribute.
@@ -47,6 +48,7 @@ def script(url: str, file: StaticFile, data: Mapping[str, Data]) -> Html:
     attributes = [
         f'src="{escape(f"{url}?v={file.version}")}"',
         f'integrity="{integrity(file.body)}"',
+        f'nonce="{escape(nonce)}"' if nonce else "",
         *(_attribute(name, value) for name, value in data.items()),
         "defer",
     ]
