@@ -141,8 +141,8 @@ class Inbox:
 
     @fail.setter
     def fail(self, mode: str | None) -> None:
-        if mode is not None and mode not in FAILURES:
-            raise ValueError(f"no failure mode {mode!r}; there are {', '.join(FAILURES)}")
+        if mode is not None:
+            _check_mode(mode)
         with self.store.changed:
             self._fail = mode
             self.store.changed.notify_all()
@@ -315,6 +315,11 @@ class Inbox:
         }
 
 
+def _check_mode(mode: str) -> None:
+    if mode not in FAILURES:
+        raise ValueError(f"no failure mode {mode!r}; there are {', '.join(FAILURES)}")
+
+
 def _message(kind: str, data: Any, number: str | None = None) -> bytes:
     head = f"id: {number}\n" if number is not None else ""
     return f"{head}event: {kind}\ndata: {_encode(data).decode()}\n\n".encode()
@@ -397,18 +402,20 @@ class InboxServer:
         allow_hosts: Collection[str] = (),
         listening: socket.socket | None = None,
     ) -> None:
+        if fail is not None:
+            _check_mode(fail)
         family = socket.AF_INET6 if ":" in bind else socket.AF_INET
         bound = listening or socket.create_server((bind, port), family=family, backlog=128)
         address, number = bound.getsockname()[:2]
+        guard = Guard(address, allow_hosts)
         self.port: int = number
         self.url = f"http://{_reachable(address)}:{number}"
+        #: Whether others than this machine can reach it.
+        self.is_open = guard.open_to_network
         try:
             self._store = Store(
                 Path(db) if db is not None else None, max_events=max_events, max_bytes=max_bytes
             )
-            guard = Guard(address, allow_hosts)
-            #: Whether others than this machine can reach it.
-            self.is_open = guard.open_to_network
             self._inbox = Inbox(self._store, guard, self.url, fail=fail, slow=slow)
             # The server takes a copy of the socket.
             self._server = make_server(

@@ -474,12 +474,15 @@ def _open(path: Path | None) -> sqlite3.Connection:
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
         except OSError as error:
             raise StoreUnusable(f"{path} can't be made: {error.strerror}") from error
-    # Every use holds the store's lock.
-    db = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None)
     try:
-        _prepare(db)
+        # Every use holds the store's lock.
+        db = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None)
+        try:
+            _prepare(db)
+        except BaseException:
+            db.close()
+            raise
     except (sqlite3.Error, StoreUnusable) as error:
-        db.close()
         raise StoreUnusable(f"{path} can't be used: {_reason(error)}") from error
     return db
 

@@ -268,8 +268,6 @@ const wrong = (row) =>
 export const badge = (mode) => el("span", { class: `badge ${mode}`, text: mode });
 
 function lost(row) {
-  const parts = [];
-  if (row.dropped) parts.push(`${row.dropped} dropped`);
-  if (row.redacted) parts.push(`${row.redacted} redacted`);
-  return parts.join(", ");
+  if (row.dropped) return `${row.dropped} dropped`;
+  return row.redacted ? `${row.redacted} redacted` : "";
 }
