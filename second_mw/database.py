@@ -8,7 +8,9 @@ not loaded before a setting names a file.
 
 Why closed before a fork: SQLite keeps, per process, a table of the locks it holds on a file. A
 child inherits the table but not the locks, so a connection that it opens beside an inherited one
-takes itself for protected, and the parent's last close would delete the log under its feet.
+takes itself for protected, and the parent's last close would delete the log under its feet. For
+the same reason nothing here opens the file but SQLite: whoever closes it, by whatever handle, takes
+all of the process's locks on it away (POSIX).
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import RLock
+from threading import Lock, RLock
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl
 
@@ -99,7 +101,6 @@ _PRAGMAS: Final = (
     "PRAGMA cache_size=-8000",  # KiB
     "PRAGMA journal_size_limit=33554432",  # bytes; after a burst the log gives its space back
 )
-_MAGIC: Final = b"SQLite format 3\x00"
 #: Bytes of a file that is looked through whole at start; a larger one would hold up the host.
 _LOOKED_THROUGH: Final = 16 * 1024 * 1024
 #: File systems on which SQLite's locks or its shared memory can't be relied on.
@@ -310,8 +311,7 @@ class Database:
     def damage(self) -> str | None:
         """Look through the whole file; return what SQLite finds wrong, None if nothing."""
         with self.reading() as db:
-            found = str(_value(db, "PRAGMA quick_check(1)"))
-        return None if found == "ok" else found
+            return _damage(db)
 
     def close(self) -> None:
         """Close the connections; the next use opens them again."""
@@ -364,20 +364,24 @@ class Database:
         self._create()
         db: Connection | None = None
         try:
-            self._check_header()
             db = self._opened(self._write_timeout)
             self._migrate(db)
             self._use_wal(db)
             if self.path.stat().st_size <= _LOOKED_THROUGH:
-                found = _value(db, "PRAGMA quick_check(1)")
-                if found != "ok":
+                found = _damage(db)
+                if found is not None:
                     raise self._wrong(f"is damaged ({found})", _RESTORE)
         except OSError as error:
             raise self._wrong(f"can't be read ({error.strerror})", _ALLOW) from None
         except sqlite3.OperationalError as error:
             raise self._wrong(f"can't be used ({error})", _ALLOW) from None
         except sqlite3.DatabaseError as error:
-            raise self._wrong(f"is damaged or no SQLite file ({error})", _RESTORE) from None
+            if "not a database" in str(error):
+                raise self._wrong("is no SQLite file", _OTHER) from None
+            raise self._wrong(f"is damaged ({error})", _RESTORE) from None
+        except UnicodeDecodeError:
+            # SQLite's message quotes what it could not read, and Python can't read that.
+            raise self._wrong("is damaged", _RESTORE) from None
         finally:
             if db is not None:
                 _closed(db)
@@ -387,18 +391,13 @@ class Database:
             raise self._wrong("can't be made: its directory does not exist", "Make the directory")
         try:
             # SQLite gives its -wal and -shm the mode of the file.
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            with _making["lock"]:
+                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         except FileExistsError:
             if not self.path.is_file():
                 raise self._wrong("is no file", _OTHER) from None
         except OSError as error:
             raise self._wrong(f"can't be made ({error.strerror})", _ALLOW) from None
-
-    def _check_header(self) -> None:
-        with self.path.open("rb") as file:
-            magic = file.read(len(_MAGIC))
-        if magic and magic != _MAGIC:
-            raise self._wrong("is no SQLite file", _OTHER)
 
     def _migrate(self, db: Connection) -> None:
         application, version = _identity(db)
@@ -532,6 +531,11 @@ def _value(db: Connection, sql: str) -> Any:
     return rows[0][0] if rows else None
 
 
+def _damage(db: Connection) -> str | None:
+    found = str(_value(db, "PRAGMA quick_check(1)"))
+    return None if found == "ok" else found.splitlines()[-1]
+
+
 def _closed(db: Connection) -> None:
     try:
         db.close()
@@ -545,6 +549,8 @@ _watched: weakref.WeakValueDictionary[int, Database] = weakref.WeakValueDictiona
 _numbers = itertools.count()
 _left_behind: list[Connection] = []
 _hooks = {"installed": False}
+# Held until the handle is closed that made a file, so that no other thread has locks on it by then.
+_making: dict[str, Any] = {"lock": Lock()}
 
 
 def _watch(database: Database) -> None:
@@ -575,5 +581,6 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     _locked.clear()
+    _making["lock"] = Lock()
     for database in list(_watched.values()):
         database.after_fork()

@@ -66,7 +66,8 @@ _BURY: Final = f"""INSERT INTO dead (id, buried_at, accepted_at, size, reason, {
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
-_FAILURES: Final = (sqlite3.Error, ConfigurationError, OSError)
+#: What a file can do to us; the last is a damaged text.
+_FAILURES: Final = (sqlite3.Error, ConfigurationError, OSError, UnicodeDecodeError)
 
 
 class _Books:

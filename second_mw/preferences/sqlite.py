@@ -95,7 +95,7 @@ class SqlitePreferences:
     def _failing(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, ConfigurationError, OSError) as error:
+        except (sqlite3.Error, ConfigurationError, OSError, UnicodeDecodeError) as error:
             now = time.monotonic()
             if now - self._logged_at >= _LOG_EVERY:
                 self._logged_at = now
