@@ -27,6 +27,7 @@ from second_mw.endpoint import (
     Request,
     Route,
     SaveChoice,
+    Steps,
     fallen,
 )
 from second_mw.errors import ClientDisconnected, Refused
@@ -112,7 +113,15 @@ class AnalyticsMiddleware:
 
     async def _answer(self, route: Route, scope: Scope, receive: Receive) -> Answer:
         try:
-            steps = route(_request(scope))
+            return await self._driven(route(_request(scope)), scope, receive)
+        except ClientDisconnected:
+            raise
+        except Exception as error:
+            return fallen(error)
+
+    async def _driven(self, steps: Steps, scope: Scope, receive: Receive) -> Answer:
+        """Give the endpoint what it needs until it answers."""
+        try:
             need = next(steps)
             while True:
                 try:
@@ -124,10 +133,6 @@ class AnalyticsMiddleware:
         except StopIteration as done:
             answer: Answer = done.value
             return answer
-        except ClientDisconnected:
-            raise
-        except Exception as error:
-            return fallen(error)
 
     async def _perform(self, need: Need, scope: Scope, receive: Receive) -> Any:
         match need:

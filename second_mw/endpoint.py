@@ -20,7 +20,6 @@ import msgspec
 from second_mw.body import decoded, inflated
 from second_mw.errors import (
     REFUSALS,
-    AnalyticsError,
     ClientDisconnected,
     Code,
     OutboxUnavailable,
@@ -372,7 +371,7 @@ class Endpoint:
         if payloads:
             try:
                 yield Put(payloads)
-            except AnalyticsError:
+            except OutboxUnavailable:
                 raise
             except Exception as error:
                 logger.error("second_mw: the outbox failed: %s", traced(error))
@@ -524,7 +523,7 @@ def finished(pipeline: Pipeline, posted: Posted, user: AnalyticsUser, where: Sta
     """
     try:
         return pipeline.finish(posted, user, where.mode)
-    except AnalyticsError:
+    except Refused:
         raise
     except Exception as error:
         raise _failed(error) from None

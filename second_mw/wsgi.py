@@ -22,6 +22,7 @@ from second_mw.endpoint import (
     Request,
     Route,
     SaveChoice,
+    Steps,
     cut_short,
     fallen,
 )
@@ -64,7 +65,16 @@ class AnalyticsMiddleware:
 
     def _answer(self, route: Route, environ: Environ) -> Answer:
         try:
-            steps = route(_request(environ))
+            return self._driven(route(_request(environ)), environ)
+        except ClientDisconnected:
+            # Hardly anybody is left to read it, but a WSGI app has to answer something.
+            return cut_short()
+        except Exception as error:
+            return fallen(error)
+
+    def _driven(self, steps: Steps, environ: Environ) -> Answer:
+        """Give the endpoint what it needs until it answers."""
+        try:
             need = next(steps)
             while True:
                 try:
@@ -76,11 +86,6 @@ class AnalyticsMiddleware:
         except StopIteration as done:
             answer: Answer = done.value
             return answer
-        except ClientDisconnected:
-            # Hardly anybody is left to read it, but a WSGI app has to answer something.
-            return cut_short()
-        except Exception as error:
-            return fallen(error)
 
     def _perform(self, need: Need, environ: Environ) -> Any:
         match need:

@@ -13,6 +13,21 @@ from tests.hosts import Asgi, Wsgi
 from tests.stores import Kept
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--chaos-minutes", default="0", help="how long the chaos test goes on, beyond its minimum"
+    )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fuzz-minutes",
+        type=float,
+        default=0.0,
+        help="fuzz for so long with examples of this run's own, instead of the usual ones",
+    )
+
+
 @pytest.fixture(autouse=True)
 def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No variable of the machine reaches a test."""

@@ -217,7 +217,7 @@ async def _slow(analytics: Any, *, cancel: bool = False) -> Any:
         if messages:
             return messages.pop()
         waits.set()
-        await asyncio.Event().wait()
+        return await asyncio.Event().wait()
 
     async def send(message: Any) -> None:
         sent.append(message)
