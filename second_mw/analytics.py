@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -99,7 +97,7 @@ class Analytics:
         self.pipeline = Pipeline(
             settings,
             catalogue,
-            _server_key(settings),
+            settings.server_key,
             receipts=settings.on_receipt is not None or settings.debug,
         )
         store = open_store(settings.outbox, _source(settings, "outbox")) if enabled else None
@@ -488,14 +486,6 @@ class Analytics:
             self.close(timeout)
         elif self.outbox.store is not None:
             self.outbox.store.close()
-
-
-def _server_key(settings: Settings) -> bytes:
-    if settings.secret:
-        return settings.secret.encode()
-    return hmac.new(
-        (settings.token or "").encode(), b"second_mw server key", hashlib.sha256
-    ).digest()
 
 
 def _source(settings: Settings, name: str) -> str:

@@ -6,6 +6,8 @@ package reads the environment.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import logging
 import math
 import os
@@ -495,6 +497,14 @@ class Settings:
     def enabled(self) -> bool:
         """Whether events are taken at all."""
         return self.disabled_by is None
+
+    @property
+    def server_key(self) -> bytes:
+        """The key of every HMAC that stands for a user: the secret, or from the token (spec §1)."""
+        if self.secret:
+            return self.secret.encode()
+        token = (self.token or "").encode()
+        return hmac.new(token, b"second_mw server key", hashlib.sha256).digest()
 
     @classmethod
     def load(

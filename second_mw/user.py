@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -32,6 +34,11 @@ REFUSED_DISTINCT_IDS: Final = frozenset(
         "user",
     }
 )
+
+
+def user_key(server_key: bytes, user_id: str) -> str:
+    """Return what stands for a user in every stored or sent key: never the id itself (spec §1)."""
+    return hmac.new(server_key, user_id.encode(errors="replace"), hashlib.sha256).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = parsed.run(parsed)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Somebody reads the beginning only, as `head` does; at exit Python would complain again.
+        sys.stdout = None
+        return 0
     except AnalyticsError as error:
         print(f"second-mw: {error}", file=sys.stderr)
         return 1

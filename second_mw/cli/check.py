@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from second_mw.cli import screen, served
-from second_mw.errors import AnalyticsError, ConfigurationError
+from second_mw.errors import AnalyticsError, ConfigurationError, OutboxUnavailable
 from second_mw.outbox.base import Entry
 from second_mw.payload import Payload, rfc3339
 from second_mw.settings import FIELDS, Settings, masked
@@ -145,26 +145,30 @@ def _outbox(settings: Settings) -> Iterator[Finding]:
 
     store = open_store(settings.outbox)
     try:
-        counts = store.counts()
+        sentences = store.check()
+        try:
+            counts = store.counts()
+        except OutboxUnavailable:
+            yield Finding("outbox", "bad", " ".join(sentences))
+            return
+        for sentence in sentences:
+            yield Finding("outbox", "warning", sentence)
         waiting = f"{counts.waiting} waiting, {counts.dead} dead"
         if store.durable:
             yield Finding("outbox", "good", f"opened, durable; {waiting}")
         else:
             todo = "set SECOND_ANALYTICS_OUTBOX to sqlite:///path or redis://… to survive a crash"
             yield Finding("outbox", "warning", "memory://: gone with the process", todo)
-        for warning in getattr(store, "warnings", tuple)():
-            yield Finding("outbox", "warning", warning)
     finally:
         store.close()
 
 
 def _preferences(settings: Settings) -> Iterator[Finding]:
-    from second_mw.analytics import Analytics
     from second_mw.errors import PreferencesUnavailable
+    from second_mw.preferences.opening import open_preferences
 
-    analytics = Analytics.from_env()
+    preferences = open_preferences(settings.preferences, settings.outbox)
     try:
-        preferences = analytics.preferences
         try:
             preferences.get("0" * 64)
         except PreferencesUnavailable as error:
@@ -177,7 +181,7 @@ def _preferences(settings: Settings) -> Iterator[Finding]:
             seen = "memory://: one process only, and a restart forgets every choice"
             yield Finding("preferences", "warning", seen, todo)
     finally:
-        analytics.close()
+        preferences.close()
 
 
 def _app(name: str) -> Iterator[Finding]:

@@ -1,0 +1,86 @@
+"""The durable outbox that a command looks into, and the person it is asked about."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, NamedTuple
+
+from second_mw.errors import AnalyticsError
+from second_mw.outbox.base import Store
+from second_mw.outbox.outbox import open_store
+from second_mw.settings import Settings
+
+#: Where a wrong URL is said to come from.
+_VARIABLE: Final = "SECOND_ANALYTICS_OUTBOX"
+
+
+class NothingToLookInto(AnalyticsError):
+    """The outbox is not one that another process can open."""
+
+
+class Person(NamedTuple):
+    """Whom `erase` and `export` are about.
+
+    Args:
+        user_id: the host's id of the user, None if only distinct_ids are known.
+        distinct_ids: what events carry: the user's id where they were identified, an `anon_…` id
+            where they were not.
+    """
+
+    user_id: str | None
+    distinct_ids: tuple[str, ...]
+
+
+def add_outbox(parser: argparse.ArgumentParser) -> None:
+    """Declare `--outbox`."""
+    parser.add_argument(
+        "--outbox", metavar="URL", help=f"sqlite:///path or redis://…; else {_VARIABLE}"
+    )
+
+
+def add_person(parser: argparse.ArgumentParser) -> None:
+    """Declare `--user` and `--distinct-id`."""
+    parser.add_argument("--user", metavar="ID", help="the host's own id of the user")
+    parser.add_argument(
+        "--distinct-id", action="append", default=[], metavar="ID", help="anon_…, repeatable"
+    )
+
+
+def person(given: argparse.Namespace) -> Person:
+    """Return whom a command is about.
+
+    Raises:
+        NothingToLookInto: neither option was given.
+    """
+    ids = [*([given.user] if given.user else []), *given.distinct_id]
+    if not ids:
+        raise NothingToLookInto("name a person with --user ID or --distinct-id ID")
+    return Person(given.user or None, tuple(ids))
+
+
+def settings_of(given: argparse.Namespace) -> Settings:
+    """Return the environment's settings, with the command's own outbox."""
+    return Settings.load({"outbox": given.outbox} if given.outbox else {}, os.environ)
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Store]:
+    """Open the outbox for as long as the block lasts.
+
+    Raises:
+        NothingToLookInto: it is `memory://`, which lives in its own process only.
+        ConfigurationError: it can't be opened.
+    """
+    store = open_store(settings.outbox, _VARIABLE)
+    try:
+        if not store.durable:
+            raise NothingToLookInto(
+                "a memory:// outbox lives in its own process only: name a durable one with "
+                f"--outbox or {_VARIABLE}; a running app's is in analytics.stats()"
+            )
+        yield store
+    finally:
+        store.close()
