@@ -120,10 +120,11 @@ def found(data: str | bytes, secrets: Iterable[str]) -> list[str]:
 
     Args:
         data: a text, or bytes as they leave.
-        secrets: each of four letters and digits or more; a secret of fewer is of no use here.
+        secrets: each of four letters and digits or more, in UTF-8; one of fewer would be found
+            in any random id.
     """
     wanted = {secret: squeezed(secret) for secret in secrets}
-    too_short = [secret for secret, plain in wanted.items() if len(plain) < 2]
+    too_short = [secret for secret, plain in wanted.items() if len(plain.encode()) < 4]
     assert not too_short, f"nothing can be said of {too_short}"
     text = data if isinstance(data, str) else data.decode("utf-8")
     left = dict(wanted)

@@ -8,18 +8,28 @@ that hides nothing would show nothing.
 from __future__ import annotations
 
 import base64
+import decimal
+import enum
+import fractions
 import hashlib
 import html
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import logging
+import pathlib
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
 import pytest
 
-from second_mw import AnalyticsUser
+from second_mw import Analytics, AnalyticsUser
+from second_mw.payload import Payload
+from tests.hosts import Reply, Wsgi
 from tests.privacy.decoder import found
-from tests.privacy.people import QUILL, person, secrets_of, sent
+from tests.privacy.people import CAPTURE, QUILL, analytics_of, person, secrets_of, sent
+from tests.stores import Kept
 
 MAIL = QUILL.email or ""
 ID = QUILL.id
@@ -41,18 +51,18 @@ WORD = "thistledown"
 NUMBERED = person("4815162342", workspaces={"9073551": None})
 BY_UUID = person(UUID_4)
 SHORT = person("Kq7z", name="Ødegård Blåfjell")
-ACCENTED = person("u-1", name="Éléonore Müllerová-Søndergård")
-CYRILLIC = person("u-1", name="Анастасия Приходько")
-GREEK = person("u-1", name="Ελευθερία Παπαδοπούλου")
-CHINESE = person("u-1", name="歐陽修文")
-JAPANESE = person("u-1", name="佐々木 小次郎")
-KOREAN = person("u-1", name="남궁민수")
-ARABIC = person("u-1", name="فاطمة الزهراء")
-HEBREW = person("u-1", name="אביגיל בןדוד")
-HINDI = person("u-1", name="अनुष्का चट्टोपाध्याय")
-TURKISH = person("u-1", name="İpek Işıldağ")
-IRISH = person("u-1", name="Siobhán O'Dwyerlan")
-TAGGED = person("u-1", email="quill.feather+newsletter@gmail.com")
+ACCENTED = person(name="Éléonore Müllerová-Søndergård")
+CYRILLIC = person(name="Анастасия Приходько")
+GREEK = person(name="Ελευθερία Παπαδοπούλου")
+CHINESE = person(name="歐陽修文")
+JAPANESE = person(name="佐々木 小次郎")
+KOREAN = person(name="남궁민수")
+ARABIC = person(name="فاطمة الزهراء")
+HEBREW = person(name="אביגיל בןדוד")
+HINDI = person(name="अनुष्का चट्टोपाध्याय")
+TURKISH = person(name="İpek Işıldağ")
+IRISH = person(name="Siobhán O'Dwyerlan")
+TAGGED = person(email="quill.feather+newsletter@gmail.com")
 
 
 def b64(text: str) -> str:
@@ -329,7 +339,7 @@ ENCODED = [
     own("hex of the e-mail", MAIL.encode().hex()),
     own("hex in capitals", MAIL.encode().hex().upper()),
     own("hex behind 0x", "0x" + MAIL.encode().hex()),
-    own("hex of a short name", "x-" + b"Kq7z".hex(), person("u-1", aliases=("Kq7z",))),
+    own("hex of a short name", "x-" + b"Kq7z".hex(), person(aliases=("Kq7z",))),
     own("hex of the last name, spaced by dots", f"a.{b'quillfeather'.hex()}.b"),
     own("base64 of hex", b64url(MAIL.encode().hex())),
     own("hex of base64", b64(MAIL).encode().hex()),
@@ -542,8 +552,8 @@ ENVELOPE = [
     beside("an anonymous id that is the user's id in capitals", BY_UUID,
            anonymousDistinctId=f"anon_{UUID_4.upper()}"),
     beside("an anonymous id that is an alias without hyphens",
-           person("u-1", aliases=(UUID_4.replace("-", ""),)), anonymousDistinctId=f"anon_{UUID_4}"),
-    beside("an anonymous id that is a workspace", person("u-1", workspaces={UUID_4: None}),
+           person(aliases=(UUID_4.replace("-", ""),)), anonymousDistinctId=f"anon_{UUID_4}"),
+    beside("an anonymous id that is a workspace", person(workspaces={UUID_4: None}),
            anonymousDistinctId=f"anon_{UUID_4}"),
     beside("an anonymous id that holds a numeric id", person("481516234299"),
            anonymousDistinctId="anon_5b3f9c1e-7a42-4d86-9e10-481516234299"),
@@ -554,7 +564,7 @@ ENVELOPE = [
     beside("a uuid that is the user's id in capitals", BY_UUID, uuid=UUID_4.upper()),
     beside("a uuid that holds a numeric id", person("481516234299"),
            uuid="5b3f9c1e-7a42-4d86-9e10-481516234299"),
-    beside("a uuid that holds an alias", person("u-1", aliases=("c2d47f8a6b35",)), uuid=UUID_4),
+    beside("a uuid that holds an alias", person(aliases=("c2d47f8a6b35",)), uuid=UUID_4),
     beside("a timestamp that is a text", timestamp="quillfeather"),
     beside("a timestamp with a text behind it", timestamp="2026-11-25T10:00:00Z quillfeather"),
     beside("a timestamp that is an object", timestamp={"by": "quillfeather"}),
@@ -600,3 +610,175 @@ def test_nothing_of_it_leaves(leak: Leak) -> None:
 def test_every_leak_has_a_name_of_its_own() -> None:
     names = [leak.name for leak in LEAKS]
     assert len(set(names)) == len(names) >= 150
+
+
+# The same leaks by other doors
+
+
+@pytest.fixture(scope="module")
+def analytics() -> Iterator[Analytics]:
+    analytics = analytics_of()
+    yield analytics
+    analytics.close(timeout=1.0)
+
+
+@pytest.mark.parametrize(
+    "leak", [*KEYS, *DATA_AS_KEYS, *IDENTITY, *ENCODED, *SHAPES, *NAMED_BY_THE_EVENT, *ROUTES],
+    ids=lambda leak: leak.name,
+)  # fmt: skip
+def test_nothing_of_it_leaves_by_server_code(leak: Leak, analytics: Analytics) -> None:
+    captured = analytics.capture(leak.user, leak.event, {**leak.properties, "steps_done": 3})
+    assert captured, captured.code
+    (payload,) = taken(analytics)
+    assert found(payload.properties, leak.all_secrets) == []
+    assert b'"steps_done":3' in payload.properties
+
+
+class Word(str):
+    """A str of the host's own kind."""
+
+
+class Names(str, enum.Enum):
+    """An enumeration of texts."""
+
+    LAST = "quillfeather"
+
+
+PYTHON: dict[str, tuple[Any, AnalyticsUser]] = {
+    "a UUID": (uuid.UUID(UUID_4), BY_UUID),
+    "bytes": (b"quillfeather", QUILL),
+    "a bytearray": (bytearray(b"quillfeather"), QUILL),
+    "a Decimal": (decimal.Decimal("4815162342"), NUMBERED),
+    "a Fraction": (fractions.Fraction(4815162342, 7), NUMBERED),
+    "a path": (pathlib.PurePosixPath("/srv/quillfeather"), QUILL),
+    "an enumeration": (Names.LAST, QUILL),
+    "a str of another class": (Word("quillfeather"), QUILL),
+    "a str of another class as a key": ({Word("quillfeather"): 1}, QUILL),
+    "bytes as a key": ({b"quillfeather": 1}, QUILL),
+    "a number as a key": ({4815162342: 1}, NUMBERED),
+    "a tuple as a key": ({("quillfeather",): 1}, QUILL),
+    "a set": ({"quillfeather"}, QUILL),
+    "a frozen set": (frozenset({"quillfeather"}), QUILL),
+    "a tuple": (("quillfeather", 1), QUILL),
+    "a dataclass": (Leak("quillfeather"), QUILL),
+    "an exception": (ValueError("quillfeather"), QUILL),
+    "a user": (QUILL, QUILL),
+    "an int of another class": (enum.IntEnum("Ids", {"ONE": 4815162342}).ONE, NUMBERED),  # type: ignore[attr-defined]
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PYTHON)
+def test_no_python_value_of_server_code_carries_it_out(name: str, analytics: Analytics) -> None:
+    value, user = PYTHON[name]
+    assert analytics.capture(user, "page viewed", {"theme": value, "x": [value], "n": 3})
+    (payload,) = taken(analytics)
+    assert found(payload.properties, secrets_of(user)) == []
+    assert b'"n":3' in payload.properties
+
+
+def test_receipts_logs_and_headers_say_nothing_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    receipts: list[Any] = []
+    caplog.set_level(logging.DEBUG)
+    analytics = analytics_of(on_receipt=receipts.append, debug=True)
+    try:
+        for leak in LEAKS:
+            reply = ask(analytics, leak)
+            assert reply.status == 204
+            said = [
+                *map(str, msgspec.to_builtins(receipts)),
+                *reply.headers.values(),
+                *(logged(record) for record in caplog.records),
+            ]
+            assert said
+            assert found("\n".join(said), leak.all_secrets) == [], leak.name
+            receipts.clear()
+            caplog.clear()
+            taken(analytics)
+    finally:
+        analytics.close(timeout=1.0)
+
+
+def logged(record: logging.LogRecord) -> str:
+    """A record as it is written, its traceback too."""
+    return logging.Formatter("%(message)s").format(record)
+
+
+def ask(analytics: Analytics, leak: Leak) -> Reply:
+    body = {"event": leak.event, "properties": leak.properties, **leak.fields}
+    return Wsgi(analytics, lambda _: leak.user)(
+        "POST", CAPTURE, json.dumps(body).encode(), content_type="application/json", **leak.headers
+    )
+
+
+def taken(analytics: Analytics) -> list[Payload]:
+    store = analytics.outbox.store
+    assert isinstance(store, Kept)
+    payloads = list(store.payloads)
+    store.payloads.clear()
+    return payloads
+
+
+# To be known is no consent to leak a secret
+
+PASSWORD = "correcthorsebattery"
+RESET = "Zx9Kq2Lm7Rt4Vb8Nc3PwYd6F"
+
+#: What identified mode keeps back, too: property → secret.
+SECRETS: dict[str, tuple[dict[str, Any], str]] = {
+    "a JWT": ({"theme": JWT}, JWT),
+    "a JWT in a text": ({"message": f"my token is {JWT}, keep it"}, JWT),
+    "a PEM key": ({"message": PEM}, "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC"),
+    "a key sk-": ({"message": "use sk-proj-abcdefghijklmnopqrstuvwx"}, "abcdefghijklmnopqrstuvwx"),
+    "a key ghp_": ({"theme": "ghp_16C7e42F292c6912E7710c838347Ae178B4a"}, "16C7e42F292c6912E7710c"),
+    "a key xoxb-": ({"theme": "xoxb-123456789012-abcdefghijkl"}, "abcdefghijkl"),
+    "a key AKIA": ({"theme": "AKIAIOSFODNN7EXAMPLE"}, "AKIAIOSFODNN7EXAMPLE"),
+    "a key phx_": ({"theme": "phx_abcdefghijklmnopqrstuvwxyz012345"}, "abcdefghijklmnopqrstuvwxyz"),
+    "a card": ({"message": f"card {CARD}"}, CARD),
+    "a card with spaces": ({"message": "4111 1111 1111 1111"}, CARD),
+    "a card as a number": ({"theme": int(CARD)}, CARD),
+    "an IBAN": ({"message": f"to {IBAN}."}, IBAN),
+    "a password": ({"password": PASSWORD}, PASSWORD),
+    "an old password": ({"old_password": PASSWORD}, PASSWORD),
+    "a client's secret": ({"clientSecret": PASSWORD}, PASSWORD),
+    "a nested password": ({"form": {"fields": [{"userPassword": PASSWORD}]}}, PASSWORD),
+    "an API key": ({"apiKey": PASSWORD}, PASSWORD),
+    "an authorization": ({"Authorization": f"Bearer {PASSWORD}"}, PASSWORD),
+    "a cookie": ({"cookie": {"session": PASSWORD}}, PASSWORD),
+    "a private key": ({"private_key": PASSWORD}, PASSWORD),
+    "a URL's password": ({"message": f"https://u:{PASSWORD}@app.example/"}, PASSWORD),
+    "a URL's query": ({"message": f"see https://app.example/?code={PASSWORD}"}, PASSWORD),
+    "a URL's fragment": ({"message": f"https://app.example/#access={PASSWORD}"}, PASSWORD),
+    "a reset link": ({"message": f"https://app.example/reset/{RESET}"}, RESET),
+    "a page's query": ({"page_url": f"https://app.example/w/1?token={PASSWORD}"}, PASSWORD),
+    "a page's reset link": ({"page_url": f"https://app.example/reset/{RESET}"}, RESET),
+    "a page's JWT": ({"page_url": f"https://app.example/reset/{JWT}"}, JWT),
+    "a path's reset link": ({"pathname": f"/reset/{RESET}"}, RESET),
+    "a referrer's query": ({"referrer": f"https://app.example/?next={PASSWORD}"}, PASSWORD),
+    "a referrer's password": ({"referrer": f"https://u:{PASSWORD}@app.example/"}, PASSWORD),
+    "a token in JSON in a string": ({"message": json.dumps({"t": JWT})}, JWT),
+    "a $-key": ({"$set": {"theme": PASSWORD}}, PASSWORD),
+    "a deeper $-key": ({"context": {"$groups": {"theme": PASSWORD}}}, PASSWORD),
+}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_leaves_in_neither_mode(name: str) -> None:
+    properties, secret = SECRETS[name]
+    for user in (QUILL, replace(QUILL, anonymized=False)):
+        done = sent(user, properties, event="chat initiated")
+        assert done.status == 204
+        assert found(done.posted, [secret])
+        assert found(done.everything, [secret]) == []
+    assert done.payloads[-1].distinct_id == QUILL.id
+
+
+def test_an_identified_event_keeps_what_its_user_agreed_to() -> None:
+    posted = {
+        "message": "build me a shop, says Zephyrine", "app_name": "Thistle Payroll",
+        "theme": "quillfeather", "agent_id": "brambles-9",
+        "page_url": "https://app.example/w/1?utm_source=mail&x=1#top",
+    }  # fmt: skip
+    done = sent(replace(QUILL, anonymized=False), posted, event="chat initiated")
+    left = done.properties
+    assert {key: left[key] for key in list(posted)[:4]} == dict(list(posted.items())[:4])
+    assert left["$current_url"] == "https://app.example/w/1?utm_source=mail"
