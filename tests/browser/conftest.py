@@ -27,6 +27,7 @@ def chromium(browser: webdriver.Chrome) -> Iterator[webdriver.Chrome]:
         browser.close()
     browser.switch_to.window(first)
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     browser.get("about:blank")
 
 

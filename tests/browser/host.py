@@ -9,6 +9,7 @@ where a test needs a faster clock or a browser that lacks something.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -354,3 +355,27 @@ def a_chromium(profile: Path) -> Iterator[webdriver.Chrome]:
         yield started
     finally:
         started.quit()
+
+
+def axe_violations(chromium: webdriver.Chrome) -> list[str]:
+    """Return what axe-core finds wrong on the page, a line for each element; empty is well.
+
+    Every rule of WCAG 2.0 to 2.2, A and AA, and axe-core's own best practices.
+    """
+    package = importlib.util.find_spec("selenium_axe_python")
+    if package is None or package.origin is None:
+        if os.environ.get("CI"):
+            pytest.fail("axe-core is needed: pip install selenium-axe-python")
+        pytest.skip("selenium-axe-python is not installed")
+    axe = (Path(package.origin).parent / "axe-core" / "axe.min.js").read_text("utf-8")
+    chromium.execute_script(axe)
+    found = chromium.execute_async_script(
+        """
+        const done = arguments[0];
+        axe.run(document).then((found) => done(found.violations.flatMap(({ id, nodes }) =>
+            nodes.map(({ target, failureSummary }) => `${id}: ${target} ${failureSummary}`))),
+            (error) => done([`${error}`]));
+        """
+    )
+    assert isinstance(found, list)
+    return found
