@@ -17,9 +17,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--chaos-minutes", default="0", help="how long the chaos test goes on, beyond its minimum"
     )
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--fuzz-minutes",
         type=float,
