@@ -52,21 +52,8 @@ def ask(request: pytest.FixtureRequest, ada: Any) -> Iterator[Browser]:
         with wsgi_browser(wrap_wsgi(get_wsgi_application())) as browser:
             yield browser
     else:
-        with asgi_browser(_without_lifespan(wrap_asgi(get_asgi_application()))) as browser:
+        with asgi_browser(wrap_asgi(get_asgi_application()), lifespan=False) as browser:
             yield browser
-
-
-def _without_lifespan(app: Any) -> Any:
-    # Django knows no lifespan and says so by raising, which servers take for that.
-    async def asked(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "lifespan":
-            await app(scope, receive, send)
-            return
-        for ends in ("startup", "shutdown"):
-            await receive()
-            await send({"type": f"lifespan.{ends}.complete"})
-
-    return asked
 
 
 def test_an_event_arrives_anonymized_and_after_the_switch_identified(
@@ -92,7 +79,7 @@ def test_the_tag_names_the_mode_except_on_an_event_loop_where_a_look_up_would_bl
 
 
 def test_an_async_view_renders_the_tag_without_looking_the_user_up(ada: Any) -> None:
-    with asgi_browser(_without_lifespan(wrap_asgi(get_asgi_application()))) as ask:
+    with asgi_browser(wrap_asgi(get_asgi_application()), lifespan=False) as ask:
         ask("GET", "/")
         page = ask("GET", "/loop")
     assert (page.status, "data-mode" in page.text) == (200, False)
