@@ -65,7 +65,9 @@ class Dialog:
 
     def until(self, look: Callable[[], T]) -> T:
         """Wait until something is so, and return it."""
-        found: T = WebDriverWait(self.chromium, PATIENCE).until(lambda _: look())
+        found: T = WebDriverWait(self.chromium, PATIENCE, poll_frequency=0.05).until(
+            lambda _: look()
+        )
         return found
 
     def part(self, selector: str) -> WebElement:
@@ -94,7 +96,7 @@ class Dialog:
 
     def says(self, sentence: str) -> None:
         """Wait for a sentence in the live region."""
-        WebDriverWait(self.chromium, PATIENCE).until(
+        WebDriverWait(self.chromium, PATIENCE, poll_frequency=0.05).until(
             lambda _: self.status == sentence,
             message=f"{self.status!r} never became {sentence!r}",
         )
