@@ -101,6 +101,9 @@ _PRAGMAS: Final = (
     "PRAGMA cache_size=-8000",  # KiB
     "PRAGMA journal_size_limit=33554432",  # bytes; after a burst the log gives its space back
 )
+#: Seconds to wait for other processes at start, which may all be making the file: a start may take
+#: its time, and must not fail because the disk is slow.
+_START_TIMEOUT: Final = 30.0
 #: Bytes of a file that is looked through whole at start; a larger one would hold up the host.
 _LOOKED_THROUGH: Final = 16 * 1024 * 1024
 #: File systems on which SQLite's locks or its shared memory can't be relied on.
@@ -364,7 +367,7 @@ class Database:
         self._create()
         db: Connection | None = None
         try:
-            db = self._opened(self._write_timeout)
+            db = self._opened(_START_TIMEOUT)
             self._migrate(db)
             self._use_wal(db)
             if self.path.stat().st_size <= _LOOKED_THROUGH:
@@ -429,7 +432,7 @@ class Database:
 
     def _use_wal(self, db: Connection) -> None:
         """Switch to the write-ahead log, once in a file's life."""
-        deadline = time.monotonic() + self._write_timeout
+        deadline = time.monotonic() + _START_TIMEOUT
         while _value(db, "PRAGMA journal_mode") != "wal":
             try:
                 if _value(db, "PRAGMA journal_mode=WAL") == "wal":
