@@ -220,7 +220,8 @@ def capturing(events: CapturedEvents) -> Iterator[None]:
         wire(analytics, local)
         divert(analytics, events)
 
-    undone = [divert(analytics, events, switches) for analytics in process.living()]
+    living = [one for one in process.living() if isinstance(one, Analytics)]
+    undone = [divert(analytics, events, switches) for analytics in living]
     Analytics._wire = wired  # type: ignore[assignment, method-assign]
     try:
         yield

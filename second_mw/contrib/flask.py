@@ -90,14 +90,15 @@ class SecondAnalytics:
         return signed_in(app.ensure_sync(self._user)())
 
     def _add_globals(self, app: Flask, analytics: Analytics) -> None:
-        def second_analytics(**data: str | bool | None) -> Markup:
+        def second_analytics(*, nonce: str | None = None, **data: Any) -> Markup:
             """The browser client's script tag; keyword arguments become its `data-` attributes."""
             user = user_for_page(lambda: self._found(app))
-            return Markup(analytics.script_tag(user, mount=request.script_root, **data))  # noqa: S704
+            mount = request.script_root
+            return Markup(analytics.script_tag(user, mount=mount, nonce=nonce, **data))  # noqa: S704
 
-        def second_usage_data() -> Markup:
+        def second_usage_data(*, nonce: str | None = None) -> Markup:
             """The Usage data settings and their script."""
-            tag = analytics.settings_tag(mount=request.script_root)
+            tag = analytics.settings_tag(mount=request.script_root, nonce=nonce)
             return Markup(f"{tag}<second-usage-data></second-usage-data>")  # noqa: S704
 
         app.jinja_env.globals.update(

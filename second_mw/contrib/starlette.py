@@ -79,13 +79,14 @@ def add_globals(templates: Jinja2Templates, analytics: Analytics) -> None:
 
     @pass_context
     def second_analytics(
-        context: Any, user: AnalyticsUser | None = None, **data: str | bool | None
+        context: Any, user: AnalyticsUser | None = None, *, nonce: str | None = None, **data: Any
     ) -> Markup:
-        return Markup(analytics.script_tag(user, mount=_mount(context), **data))  # noqa: S704
+        mount = _mount(context)
+        return Markup(analytics.script_tag(user, mount=mount, nonce=nonce, **data))  # noqa: S704
 
     @pass_context
-    def second_usage_data(context: Any) -> Markup:
-        tag = analytics.settings_tag(mount=_mount(context))
+    def second_usage_data(context: Any, *, nonce: str | None = None) -> Markup:
+        tag = analytics.settings_tag(mount=_mount(context), nonce=nonce)
         return Markup(f"{tag}<second-usage-data></second-usage-data>")  # noqa: S704
 
     templates.env.globals.update(

@@ -48,7 +48,10 @@ from django.urls import include, path, re_path  # noqa: E402
 
 from second_mw.contrib.django import get_analytics, user_of  # noqa: E402
 
-TEMPLATE = """{% load second_analytics %}{% second_analytics hash=True %}|{% second_usage_data %}"""
+TEMPLATE = (
+    "{% load second_analytics %}{% second_analytics hash=True nonce='n1' %}|"
+    "{% second_usage_data nonce='n2' %}"
+)
 
 
 def plain_middleware(get_response: Any) -> Any:

@@ -64,6 +64,7 @@ def test_an_event_arrives_anonymized_and_after_the_switch_identified(
     tag, _, rest = page.partition("|")
     assert tag.startswith(f'<script src="{PREFIX}/client.js?v=')
     assert " data-hash" in tag
+    assert 'nonce="n1"' in tag
     assert rest.endswith("<second-usage-data></second-usage-data>")
     assert captured_events[-1].distinct_id == str(ada.pk)
     assert captured_events[-1].properties["user_name"] == "Ada Lovelace"

@@ -17,7 +17,7 @@ from second_mw.privacy.routes import Templates
 from tests.contrib.visits import PREFIX, walk, wsgi_browser
 
 ADA = AnalyticsUser("u_ada", email="ada@analytical.example", name="Ada Lovelace")
-PAGE = "{{ second_analytics(hash=True) }}|{{ second_usage_data() }}"
+PAGE = "{{ second_analytics(hash=True, nonce='n1') }}|{{ second_usage_data(nonce='n2') }}"
 
 
 def bare_app() -> Flask:
@@ -46,6 +46,7 @@ def test_an_event_arrives_anonymized_and_after_the_switch_identified(
     tag, _, settings = page.partition("|")
     assert tag.startswith(f'<script src="{PREFIX}/client.js?v=')
     assert " data-hash" in tag
+    assert 'nonce="n1"' in tag
     assert settings.endswith("<second-usage-data></second-usage-data>")
 
 

@@ -295,6 +295,7 @@ def test_leaks(captured_events, fake_user, monkeypatch):
 """
 
 
+@pytest.mark.timeout(300)
 def test_installed_it_is_there_costs_nothing_unused_and_fails_a_test_that_leaks(
     tmp_path: Path,
 ) -> None:
@@ -307,7 +308,7 @@ def test_installed_it_is_there_costs_nothing_unused_and_fails_a_test_that_leaks(
         env={**environ, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=240,
         check=False,
     )
     said = done.stdout + done.stderr

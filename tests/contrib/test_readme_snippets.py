@@ -103,6 +103,7 @@ print("walked both")
 """
 
 
+@pytest.mark.timeout(300)
 def test_the_django_project_of_the_readme_works(tmp_path: Path) -> None:
     def run(*command: str) -> str:
         done = subprocess.run(
@@ -116,7 +117,7 @@ def test_the_django_project_of_the_readme_works(tmp_path: Path) -> None:
             },
             capture_output=True,
             text=True,
-            timeout=110,
+            timeout=240,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr

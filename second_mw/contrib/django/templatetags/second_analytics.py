@@ -14,17 +14,20 @@ register = template.Library()
 
 
 @register.simple_tag(takes_context=True)  # type: ignore[untyped-decorator]
-def second_analytics(context: template.Context, **data: Any) -> SafeString:
+def second_analytics(
+    context: template.Context, *, nonce: str | None = None, **data: Any
+) -> SafeString:
     """Write the browser client's script tag; keyword arguments become its `data-` attributes."""
     request = context.get("request")
     user = user_for_page(lambda: user_of(request)) if request is not None else None
-    return mark_safe(get_analytics().script_tag(user, mount=_mount(request), **data))  # noqa: S308
+    mount = _mount(request)
+    return mark_safe(get_analytics().script_tag(user, mount=mount, nonce=nonce, **data))  # noqa: S308
 
 
 @register.simple_tag(takes_context=True)  # type: ignore[untyped-decorator]
-def second_usage_data(context: template.Context) -> SafeString:
+def second_usage_data(context: template.Context, *, nonce: str | None = None) -> SafeString:
     """Write the Usage data settings and their script."""
-    tag = get_analytics().settings_tag(mount=_mount(context.get("request")))
+    tag = get_analytics().settings_tag(mount=_mount(context.get("request")), nonce=nonce)
     return mark_safe(f"{tag}<second-usage-data></second-usage-data>")  # noqa: S308
 
 
