@@ -29,6 +29,7 @@
     share: "Share usage data",
     shareLine: "Which pages and features you use. Off means that nothing is sent.",
     undecided: "You have not chosen yet. Until you do, nothing is sent.",
+    accept: "Share",
     decline: "Don’t share",
     anonymize: "Anonymize usage data",
     anonymizeLine: "No name, e-mail, workspace, app, agent or anything you type.",
@@ -116,6 +117,7 @@
     header { display: grid; grid-template-columns: 1fr auto; gap: 4px 12px; padding-block-end: 12px; }
     header p { grid-column: 1 / -1; }
     section + section { border-block-start: 1px solid var(--border); }
+    section[hidden] + section { border: 0; }
     .body { border-block: 1px solid var(--border); }
     section.switches { padding-block: 4px; }
     .muted, .lists li { color: var(--muted); font-size: 13px; }
@@ -142,7 +144,7 @@
     .row [role="switch"] { grid-column: 2; grid-row: 1 / span 2; }
     .row .more { grid-column: 1 / -1; }
     .undecided { padding-block-end: 8px; }
-    .undecided p { padding-block-end: 8px; }
+    .undecided p { padding-block-end: 4px; }
     [role="switch"] { display: flex; align-items: center; gap: 8px; padding: 0 4px; border-color: transparent; font-size: 13px; }
     [role="switch"]:hover { background: none; }
     .track { display: block; inline-size: 40px; block-size: 24px; padding: 3px; border: 1px solid var(--edge); border-radius: 12px; background: var(--sunken); }
@@ -431,6 +433,8 @@
       this.#flip(parts.anonymize, isAnonymized, locked || this.#isModeLocked());
       // A switch that nobody has answered for would show a state that is none.
       parts.share.hidden = parts.anonymize.hidden = !answer.enabled;
+      // While it loads they keep their place, so that nothing jumps.
+      parts.switches.hidden = !answer.enabled && this.#said !== "loading";
       parts.undecided.hidden = !answer.enabled || sharing !== null;
       parts.confirm.hidden = !this.#confirming || locked;
       const inUse = answer.enabled && sharing === true && isAnonymized;
@@ -492,7 +496,13 @@
         "div",
         { class: "more undecided" },
         h("p", { class: "muted" }, words.undecided),
-        button(words.decline, () => this.#save({ sharing: false }), { class: "decline" }),
+        // Two buttons alike: neither answer is made easier than the other.
+        h(
+          "div",
+          { class: "buttons" },
+          button(words.decline, () => this.#save({ sharing: false }), { class: "decline" }),
+          button(words.accept, () => this.#save({ sharing: true }), { class: "accept" }),
+        ),
       );
       const confirm = h(
         "div",
@@ -513,6 +523,12 @@
           button(words.confirmNo, () => this.#confirm(false), { class: "no" }),
           button(words.confirmYes, () => this.#becomeIdentified(), { class: "yes" }),
         ),
+      );
+      const switches = h(
+        "section",
+        { class: "switches" },
+        row("share", share, undecided),
+        row("anonymize", anonymize, confirm),
       );
       const id = h("code");
       const noId = h("p", { class: "muted" });
@@ -547,12 +563,7 @@
         h(
           "div",
           { class: "body" },
-          h(
-            "section",
-            { class: "switches" },
-            row("share", share, undecided),
-            row("anonymize", anonymize, confirm),
-          ),
+          switches,
           h(
             "section",
             { class: "lists" },
@@ -566,6 +577,7 @@
       root.append(dialog);
       this.#parts = {
         dialog,
+        switches,
         share,
         anonymize,
         undecided,

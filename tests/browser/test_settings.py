@@ -212,6 +212,8 @@ def test_each_state_has_its_sentence(
         assert dialog.shows(f"#{name}") is (is_on is not None)
         if is_on is not None:
             assert dialog.is_on(name) is is_on
+    # A label without its switch would ask what nobody can answer.
+    assert dialog.shows(".switches") is (shares is not None)
     assert dialog.is_locked("share") is is_locked
     assert dialog.is_locked("anonymize") is is_mode_locked
     assert dialog.part("dialog").get_attribute("aria-busy") == "false"
@@ -452,10 +454,13 @@ def test_where_users_are_asked_first_nothing_is_sent_on_a_guess(
     assert chromium.execute_script("return {...localStorage};") == {}
 
 
-def test_a_yes_begins_it(visit: Callable[..., Dialog], chromium: Chromium, host: Host) -> None:
+@pytest.mark.parametrize("way", ["#share", ".accept"])
+def test_a_yes_begins_it(
+    visit: Callable[..., Dialog], chromium: Chromium, host: Host, way: str
+) -> None:
     dialog = visit(UNDECIDED, client=True, consent="ask")
     dialog.says(NOW_NOTHING)
-    dialog.click("#share")
+    dialog.click(way)
     dialog.says(SAVED)
     assert dialog.is_on("share")
     assert not dialog.shows(".undecided")
