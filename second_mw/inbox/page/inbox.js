@@ -164,6 +164,7 @@ function only(distinctId) {
 }
 
 by("filters").addEventListener("input", filter);
+by("filters").addEventListener("change", filter);
 by("filters").addEventListener("submit", (event) => {
   event.preventDefault();
   by("list").focus();
@@ -254,7 +255,11 @@ function step(steps) {
 function pressed(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
   const typing = event.target.matches("input, select, textarea");
-  if (event.key === "Escape") return typing ? by("list").focus() : !wide.matches && close();
+  if (event.key === "Escape") {
+    if (!typing) return wide.matches || close();
+    event.target.blur(); // a list without a match can't take the focus
+    return by("list").focus();
+  }
   if (typing) return;
   const inList = event.target === document.body || event.target === by("list");
   const act = (by("keys-on").checked && letters[event.key]) || (inList && ways[event.key]);

@@ -139,7 +139,8 @@ export class List {
   move(steps) {
     if (!this.shown.length) return;
     const from = this.selected === null ? -1 : this.positionOf(this.selected);
-    const to = from === -1 ? 0 : from + steps;
+    // With nothing selected, any step down leads to the newest.
+    const to = from === -1 && Number.isFinite(steps) ? 0 : from + steps;
     this.choose(this.at(Math.max(0, Math.min(this.shown.length - 1, to))));
   }
 
