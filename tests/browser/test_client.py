@@ -737,6 +737,144 @@ def test_going_identified_removes_the_id_and_going_back_makes_a_new_one(
     assert modes == [{True}, {False}]
 
 
+def test_no_request_mixes_modes_however_often_they_change(chromium: Chromium, host: Host) -> None:
+    host.preferences = IDENTIFIED
+    chromium.get(host.page(early="watch still", manual=""))
+    flush(chromium)
+    answers = [IDENTIFIED, preferences(reason="user")] * 3
+    for count, answer in enumerate(answers):
+        change(chromium, host, answer)
+        capture(chromium, "app displayed", f"{{ file_count: {count} }}")
+    flush(chromium)
+    posted = [
+        (
+            post.batch[0]["properties"]["anonymized"],
+            {e["properties"]["file_count"] for e in post.batch},
+        )
+        for post in host.posts
+    ]
+    assert posted == [(False, {0, 2, 4}), (True, {1, 3, 5})]
+    for post in host.posts:
+        assert len({event["properties"]["anonymized"] for event in post.batch}) == 1
+    # Each stay in anonymized mode has an id of its own, and identified events have none.
+    ids = [event.get("anonymousDistinctId") for event in host.events]
+    assert ids[:3] == [None] * 3
+    assert len({*ids[3:]}) == 3
+
+
+def test_an_event_captured_anonymized_keeps_its_id_after_the_switch(
+    chromium: Chromium, host: Host
+) -> None:
+    host.otherwise = Answer(503, {})
+    chromium.get(host.page())
+    (first, *_) = host.until_events()
+    change(chromium, host, IDENTIFIED)
+    host.otherwise = ACCEPT
+    chromium.execute_script("dispatchEvent(new Event('online'));")
+    host.until(lambda: host.posts[-1].answer is ACCEPT)
+    assert host.events[-1] == first
+    assert first["anonymousDistinctId"].startswith("anon_")
+
+
+def test_an_id_that_another_tab_made_for_another_user_is_not_used(
+    chromium: Chromium, host: Host
+) -> None:
+    chromium.get(host.page(early="watch still", manual=""))
+    flush(chromium)
+    chromium.execute_script(
+        "for (const key in arguments[0]) localStorage.setItem(key, arguments[0][key]);",
+        {ID: OLD_ID, SUBJECT: "ffff"},
+    )
+    capture(chromium, "app displayed")
+    flush(chromium)
+    (event,) = host.events
+    assert ANON.fullmatch(event["anonymousDistinctId"])
+    assert event["anonymousDistinctId"] != OLD_ID
+    assert stored(chromium) == {ID: event["anonymousDistinctId"], SUBJECT: "a1b2"}
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        {"id": "signed out", "subject": "a1b2"},
+        {"id": "signed out"},
+        {"subject": "a1b2"},
+        {"subject": "ffff"},
+        {"subject": "ffff", "queue": '[{"subject": "ffff"}]'},
+        {"id": OLD_ID, "queue": '[{"subject": "ffff"}]'},
+    ],
+    ids=str,
+)
+def test_what_a_crash_leaves_half_done_is_nobodys(
+    chromium: Chromium, host: Host, left: dict[str, str]
+) -> None:
+    store(chromium, host, **left)
+    chromium.get(host.page())
+    (event,) = host.until_events()
+    assert ANON.fullmatch(event["anonymousDistinctId"])
+    assert event["anonymousDistinctId"] != OLD_ID
+    assert stored(chromium) == {ID: event["anonymousDistinctId"], SUBJECT: "a1b2"}
+
+
+def test_when_somebody_else_signs_in_every_tab_drops_what_was_the_earlier_users(
+    chromium: Chromium, host: Host
+) -> None:
+    host.otherwise = Answer(503, {})
+    chromium.get(host.page("/one", early="watch still", manual=""))
+    flush(chromium)
+    capture(chromium, "app displayed", "{ file_count: 1 }")
+    flush(chromium)
+    first = stored(chromium)[ID]
+    hide(chromium)
+    assert QUEUE in stored(chromium)
+    one = chromium.current_window_handle
+    # No sign-out was seen: the session ran out, and another person signs in in a second tab.
+    host.preferences = preferences(subject="ffff")
+    chromium.switch_to.new_window("tab")
+    chromium.get(host.page("/two", early="watch still", manual=""))
+    flush(chromium)
+    assert stored(chromium) == {}
+    host.otherwise = ACCEPT
+    capture(chromium, "app displayed", "{ file_count: 2 }")
+    flush(chromium)
+    second = stored(chromium)
+    assert second == {ID: second[ID], SUBJECT: "ffff"}
+    assert second[ID] != first
+    chromium.switch_to.window(one)
+    host.until(lambda: host.asked >= 3)
+    chromium.execute_script("dispatchEvent(new Event('online'));")  # it rests no longer
+    flush(chromium)
+    capture(chromium, "app displayed", "{ file_count: 3 }")
+    flush(chromium)
+    taken = [event for post in host.posts if post.answer is ACCEPT for event in post.batch]
+    assert [event["properties"]["file_count"] for event in taken] == [2, 3]
+    assert {event["subject"] for event in taken} == {"ffff"}
+    assert {event["anonymousDistinctId"] for event in taken} == {second[ID]}
+
+
+def test_a_batch_of_which_some_are_another_users_has_the_client_ask_who_is_there(
+    chromium: Chromium, host: Host
+) -> None:
+    chromium.get(host.page(mode="anonymized", subject="a1b2"))
+    host.until_events()
+    flush(chromium)
+    assert host.asked == 0
+    host.preferences = preferences(subject="ffff")
+    usual = host.on_capture
+
+    def answer(body: bytes, content_type: str) -> Answer:
+        given = usual(body, content_type)
+        results = given.body["results"]  # type: ignore[index]
+        rejected = {"status": "rejected", "error": "other_user"}
+        return Answer(200, {"results": dict.fromkeys(results, rejected)})
+
+    host.on_capture = answer  # type: ignore[method-assign]
+    capture(chromium, "app displayed")
+    host.until(lambda: host.asked == 1)
+    flush(chromium)
+    assert SUBJECT not in stored(chromium)
+
+
 def test_without_storage_the_id_lives_as_long_as_the_page(chromium: Chromium, host: Host) -> None:
     chromium.get(host.page(early="watch fast no-storage"))
     capture(chromium, "app displayed")
@@ -778,6 +916,22 @@ def test_reset_posts_what_waits_and_forgets(chromium: Chromium, host: Host) -> N
     host.until_events(2, "page viewed")
 
 
+def test_reset_posts_what_hidden_tabs_have_kept(chromium: Chromium, host: Host) -> None:
+    chromium.get(host.page(early="watch still", manual=""))
+    flush(chromium)
+    waiting = {
+        "event": "app displayed",
+        "uuid": "11111111-1111-4111-8111-111111111111",
+        "subject": "a1b2",
+        "properties": {"anonymized": True},
+    }
+    kept = json.dumps([{**waiting, "subject": "ffff"}, waiting])
+    chromium.execute_script("localStorage.setItem(...arguments);", QUEUE, kept)
+    chromium.execute_script("secondAnalytics.reset();")
+    assert host.until_events() == [waiting]
+    assert stored(chromium) == {}
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -809,6 +963,8 @@ def test_other_tabs_sign_out_too(chromium: Chromium, host: Host) -> None:
         chromium.get(host.page("/two", early="watch still"))
         flush(chromium)
         two = chromium.current_window_handle
+        waiting = len(host.named("sidebar clicked"))
+        capture(chromium, "sidebar clicked")
         chromium.execute_script(
             "window.told = new Promise((done) => addEventListener('storage', done));"
         )
@@ -816,6 +972,7 @@ def test_other_tabs_sign_out_too(chromium: Chromium, host: Host) -> None:
         chromium.execute_script("secondAnalytics.reset();")
         chromium.switch_to.window(two)
         chromium.execute_async_script("told.then(() => setTimeout(arguments[0]));")
+        host.until_events(waiting + 1, "sidebar clicked")
         posts, asked = len(host.posts), host.asked
         capture(chromium, "app displayed")
         flush(chromium)
@@ -1033,6 +1190,21 @@ def test_events_of_the_last_moment_arrive(chromium: Chromium, host: Host) -> Non
     assert len(host.events) == 3
 
 
+def test_a_tab_that_is_closed_right_after_a_click_loses_nothing(
+    chromium: Chromium, host: Host
+) -> None:
+    body = '<button data-second-event="sidebar clicked">Go</button>'
+    first = chromium.current_window_handle
+    chromium.switch_to.new_window("tab")
+    chromium.get(host.page(early="watch still", body=body))
+    flush(chromium)
+    chromium.find_element(By.TAG_NAME, "button").click()
+    chromium.close()
+    chromium.switch_to.window(first)
+    host.until_events(1, "sidebar clicked")
+    assert len(host.events) == 2
+
+
 def test_a_page_that_goes_before_the_mode_is_known_posts_without_an_id(
     chromium: Chromium, host: Host
 ) -> None:
@@ -1120,6 +1292,21 @@ def test_what_fails_waits_in_storage_for_the_next_page(chromium: Chromium, host:
     assert again == [first]
 
 
+def test_what_fails_is_kept_even_over_a_spoilt_queue(chromium: Chromium, host: Host) -> None:
+    host.otherwise = Answer(503, {})
+    chromium.get(host.page(early="watch still"))
+    flush(chromium)
+    chromium.execute_script("localStorage.setItem(...arguments);", QUEUE, '{"no": "list"}')
+    hide(chromium)
+    assert len(json.loads(stored(chromium)[QUEUE])) == 2
+    show(chromium)
+    host.otherwise = ACCEPT
+    chromium.execute_script("dispatchEvent(new Event('online'));")
+    flush(chromium)
+    assert host.posts[-1].answer is ACCEPT
+    assert [event["event"] for event in host.posts[-1].batch] == ["page viewed"]
+
+
 def test_identified_events_are_never_kept(chromium: Chromium, host: Host) -> None:
     host.preferences = IDENTIFIED
     host.otherwise = Answer(503, {})
@@ -1186,3 +1373,35 @@ def test_a_declared_form_is_an_event_when_it_is_sent(chromium: Chromium, host: H
     chromium.find_element(By.TAG_NAME, "button").click()
     (event,) = host.until_events()
     assert event["event"] == "chat initiated"
+
+
+def test_what_is_declared_nearest_counts_and_a_form_only_when_it_is_sent(
+    chromium: Chromium, host: Host
+) -> None:
+    body = """
+        <section data-second-event="app displayed">
+          <form data-second-event="chat initiated"><p id="in">Text</p>
+            <button type="button" data-second-event="sidebar clicked">Aside</button></form>
+          <p id="out">Text</p>
+        </section>
+    """
+    chromium.get(host.page(manual="", early="watch still", body=body))
+    for selector in ("button", "#in", "#out"):
+        chromium.find_element(By.CSS_SELECTOR, selector).click()
+    flush(chromium)
+    assert [event["event"] for event in host.events] == [
+        "sidebar clicked",
+        "app displayed",
+        "app displayed",
+    ]
+
+
+def test_an_event_declared_on_what_signs_out_is_the_last_one(
+    chromium: Chromium, host: Host
+) -> None:
+    body = '<button data-second-event="sidebar clicked" data-second-sign-out>Out</button>'
+    chromium.get(host.page(manual="", early="watch still", body=body))
+    flush(chromium)
+    chromium.find_element(By.TAG_NAME, "button").click()
+    host.until_events(1, "sidebar clicked")
+    assert stored(chromium) == {}
