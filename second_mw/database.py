@@ -190,6 +190,7 @@ class Database:
         self._forked = forked
         self._reader: Connection | None = None
         self._writer: Connection | None = None
+        self._pid = os.getpid()
         self._inode = 0
         self._begin()
         self._prepare()
@@ -202,6 +203,14 @@ class Database:
                 kind,
             )
         _watch(self)
+
+    def __del__(self) -> None:
+        # Who forgets to close, or is late with a call after the close, leaves no file open. In a
+        # child that was forked behind Python's back nothing is closed: it is the parent's.
+        if os.getpid() == getattr(self, "_pid", None):
+            for db in (self._reader, self._writer):
+                if db is not None:
+                    _closed(db)
 
     def _begin(self) -> None:
         self._write_lock = RLock()
@@ -285,8 +294,12 @@ class Database:
 
     def _opened(self, timeout: float) -> Connection:
         db = self._connect(str(self.path), timeout)
-        for pragma in _PRAGMAS:
-            _all(db, pragma)
+        try:
+            for pragma in _PRAGMAS:
+                _all(db, pragma)
+        except BaseException:
+            _closed(db)
+            raise
         return db
 
     # Upkeep
@@ -353,6 +366,7 @@ class Database:
                 self.path,
             )
         self._reader = self._writer = None
+        self._pid = os.getpid()
         self._begin()
         if self._forked is not None:
             self._forked()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sqlite3
@@ -754,6 +755,26 @@ def test_check_tells_of_every_fault_it_finds(
     assert [word in text for word, text in zip(
         ("damaged (page 3", "read by others", "100 MB", "8 of at most 10"), said, strict=True
     )] == [True] * 4  # fmt: skip
+
+
+def test_a_store_that_is_forgotten_leaves_no_file_open(file: Path) -> None:
+    closed: list[str] = []
+
+    class Noticed(_Counted):
+        def close(self) -> None:
+            closed.append("closed")
+            super().close()
+
+    def connect(path: str, timeout: float) -> Any:
+        return Noticed(Counting(), database.connected(path, timeout))
+
+    forgotten = database.Database(file, setting="outbox", connect=connect)
+    with forgotten.reading(), forgotten.writing():
+        pass
+    before = len(closed)
+    del forgotten
+    gc.collect()
+    assert len(closed) == before + 2
 
 
 # Forks
