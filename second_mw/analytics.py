@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 from second_mw import process
 from second_mw.endpoint import Endpoint
 from second_mw.errors import ConfigurationError, traced
-from second_mw.forwarder.dispatcher import Flushed
 from second_mw.outbox.outbox import Outbox, open_store
 from second_mw.preferences.opening import open_preferences
 from second_mw.privacy.catalogue import Catalogue
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from second_mw.asgi import AnalyticsMiddleware as ASGIMiddleware
     from second_mw.asgi import ASGIApp
     from second_mw.browser.tag import Data, Html
-    from second_mw.forwarder.dispatcher import Forwarder
+    from second_mw.forwarder.dispatcher import Flushed, Forwarder
     from second_mw.jobs import Bound
     from second_mw.limits import Rates
     from second_mw.resolver import UserCallable
@@ -341,7 +340,7 @@ class Analytics:
         """
         forwarder = self._started()
         if forwarder is None:
-            return Flushed(0, self.outbox.counts().waiting)
+            return _flushed(0, self.outbox.counts().waiting)
         return forwarder.flush(timeout)
 
     def close(self, timeout: float | None = None) -> Flushed:
@@ -364,7 +363,7 @@ class Analytics:
         if forwarder is None and waiting and self.settings.forward:
             with self._lock:
                 forwarder = self._forwarder = self._forwarder or self._made()
-        flushed = Flushed(0, waiting) if forwarder is None else forwarder.close(within)
+        flushed = _flushed(0, waiting) if forwarder is None else forwarder.close(within)
         if self.outbox.store is not None:
             self.outbox.store.close()
         return flushed
@@ -502,3 +501,10 @@ def _say_disabled(settings: Settings) -> None:
         )
     else:
         logger.info("second_mw is disabled by %s", settings.disabled_by)
+
+
+def _flushed(out: int, left: int) -> Flushed:
+    # Loaded here: delivery takes memory that a host without events does not owe.
+    from second_mw.forwarder.dispatcher import Flushed
+
+    return Flushed(out, left)

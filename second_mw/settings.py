@@ -435,7 +435,8 @@ class SettingsFields(TypedDict, total=False):
     routes: Iterable[str] | None
 
 
-@dataclass(frozen=True, kw_only=True)
+# `eq=False`: nobody compares two, and the methods for fifty fields would cost half a megabyte.
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Settings:
     """Every setting of one `Analytics`, read once and never changed (spec §3).
 

@@ -23,6 +23,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=0.0,
         help="fuzz for so long with examples of this run's own, instead of the usual ones",
     )
+    parser.addoption(
+        "--load-requests",
+        type=int,
+        default=4_000,
+        help="how many requests the load test sends; 10000 for the whole of it",
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ chosen (everybody is anonymized), nothing can be chosen, and one warning says wh
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
+import sys
 from threading import Lock
 from typing import Final
 
@@ -31,7 +31,7 @@ class MemoryPreferences:
     def __init__(self) -> None:
         self._lock = Lock()
         self._choices: dict[str, Choice] = {}
-        self._alone = multiprocessing.parent_process() is None and not _declares_workers()
+        self._alone = not (_is_child() or _declares_workers())
         self._warned = False
 
     def get(self, user_key: str) -> Choice | None:
@@ -77,6 +77,12 @@ class MemoryPreferences:
                 "this host: everybody stays anonymized. Set SECOND_ANALYTICS_PREFERENCES to a "
                 "store that the processes share"
             )
+
+
+def _is_child() -> bool:
+    """Whether this is a child of multiprocessing, which is then loaded; else it need not be."""
+    multiprocessing = sys.modules.get("multiprocessing")
+    return multiprocessing is not None and multiprocessing.parent_process() is not None
 
 
 def _declares_workers() -> bool:
