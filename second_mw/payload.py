@@ -26,7 +26,7 @@ OPTION_OF_PROPERTY = {
 }
 
 
-class Payload(msgspec.Struct, frozen=True):
+class Payload(msgspec.Struct, frozen=True, gc=False):
     """One finished event.
 
     Args:
@@ -104,7 +104,7 @@ def finish(event: Mapping[str, Any], added: Mapping[str, Any]) -> Payload:
     properties = event.get("properties") or {}
     if not isinstance(properties, Mapping):
         raise TypeError("'properties' of a finished event must be a mapping")
-    options = {**(event.get("options") or {})}
+    options = _options_of(event.get("options"))
     kept = {**added, **properties}
     for key, option in OPTION_OF_PROPERTY.items():
         if key in kept:
@@ -117,6 +117,17 @@ def finish(event: Mapping[str, Any], added: Mapping[str, Any]) -> Payload:
         properties=_encoded(kept),
         options=options,
     )
+
+
+def _options_of(value: object) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise TypeError("'options' of a finished event must be a mapping of names")
+    if not all(isinstance(option, str | bool | None) for option in value.values()):
+        # PostHog drops an event for an option of the wrong type.
+        raise TypeError("an option of a finished event must be True, False, text or None")
+    return dict(value)
 
 
 def _encoded(properties: dict[str, Any]) -> bytes:

@@ -17,7 +17,7 @@ from second_mw.forwarder.circuit import PROBE_AFTER, SUSPECTS_WAIT, Circuit, Ref
 from second_mw.forwarder.exchange import Batch, Codec, NoAnswer, Request, Transport
 from second_mw.forwarder.losses import Ledger
 from second_mw.forwarder.retry import BETWEEN_ROUNDS, backoff
-from second_mw.forwarder.verdicts import Ruling, ruling_of_absence
+from second_mw.forwarder.verdicts import DELIVERED, Ruling, ruling_of_absence
 from second_mw.outbox.base import Entry, Store
 
 logger = logging.getLogger("second_mw")
@@ -213,19 +213,22 @@ class Delivery:
 
     def _settle(self, batch: Batch, ruling: Ruling, job: _Job) -> Batch:
         """Carry out the verdicts; return the batch with what is to be sent again."""
-        by_result: dict[str, list[str]] = {"delivered": [], "retry": [], "dead": []}
-        for key, verdict in ruling.verdicts.items():
-            by_result[verdict.result].append(key)
-        if delivered := by_result["delivered"]:
+        verdicts = ruling.verdicts
+        delivered = [key for key, verdict in verdicts.items() if verdict is DELIVERED]
+        if delivered:
             self._store.ack(delivered)
             job.open.difference_update(delivered)
             self._ledger.delivered(len(delivered))
             self._refusals.succeeded()
             # Others are taken, so those that were refused alone are to blame themselves.
             self._bury_refused(job)
-        self._bury({key: ruling.verdicts[key].reason for key in by_result["dead"]}, job)
+        dead = {
+            key: verdict.reason for key, verdict in verdicts.items() if verdict.result == "dead"
+        }
+        self._bury(dead, job)
         self._works()
-        return batch.only(frozenset(by_result["retry"]))
+        again = {key for key, verdict in verdicts.items() if verdict.result == "retry"}
+        return batch.only(again)
 
     def _refuse(self, entry: Entry, ruling: Ruling, job: _Job) -> _End | None:
         """Put aside an event that was refused alone; return an end if the sender is to blame."""
@@ -327,6 +330,8 @@ class Delivery:
 
 def _without_repeats(entries: Sequence[Entry]) -> list[list[Entry]]:
     """Return the entries in as few lists as it takes for no uuid to be twice in one of them."""
+    if len({entry.payload.uuid.lower() for entry in entries}) == len(entries):
+        return [list(entries)]
     parts: list[list[Entry]] = []
     seen: Counter[str] = Counter()
     for entry in entries:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import gzip
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
 from second_mw.outbox.base import Entry
-from second_mw.payload import rfc3339
+from second_mw.payload import Payload, rfc3339
 from second_mw.version import VERSION
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Batch(msgspec.Struct, frozen=True):
 
     def only(self, keys: Collection[str]) -> Batch:
         """Return the same request with these entries only, in their old order."""
-        kept = tuple(entry for entry in self.entries if entry.key in keys)
+        kept = tuple(entry for entry in self.entries if entry.key in keys) if keys else ()
         return msgspec.structs.replace(self, entries=kept)
 
     def halves(self, now: float) -> tuple[Batch, Batch]:
@@ -121,24 +121,42 @@ def at(moment: float) -> str:
     return rfc3339(datetime.fromtimestamp(moment, timezone.utc))
 
 
-def encoded_entry(entry: Entry, properties: bytes, options: bytes = b"") -> bytes:
-    """Return one event as JSON: encoded properties and options are joined in as they are."""
-    payload = entry.payload
-    return b"".join(
-        (
-            b'{"event":',
-            _encode(payload.event),
-            b',"uuid":',
-            _encode(payload.uuid),
-            b',"distinct_id":',
-            _encode(payload.distinct_id),
-            b',"timestamp":',
-            _encode(payload.timestamp),
-            options and b',"options":' + options,
-            b',"properties":',
-            properties,
-            b"}",
-        )
+class _Event(msgspec.Struct, gc=False):
+    """One event as both protocols write it; what is encoded already goes in as it is."""
+
+    event: str
+    uuid: str
+    distinct_id: str
+    timestamp: str
+    options: msgspec.Raw | msgspec.UnsetType
+    properties: msgspec.Raw
+
+
+def encoded_batch(
+    entries: Sequence[Entry],
+    properties: Callable[[Payload], bytes],
+    options: Callable[[Payload], bytes] = lambda _: b"",
+) -> bytes:
+    """Return the events as a JSON array: encoded properties and options go in as they are.
+
+    One call of the encoder for all of them: event by event it took three times as long.
+
+    Raises:
+        UnicodeEncodeError: a field can't be written as UTF-8.
+    """
+    raw, unset = msgspec.Raw, msgspec.UNSET
+    return _encode(
+        [
+            _Event(
+                payload.event,
+                payload.uuid,
+                payload.distinct_id,
+                payload.timestamp,
+                raw(set_options) if (set_options := options(payload)) else unset,
+                raw(properties(payload)),
+            )
+            for payload in [entry.payload for entry in entries]
+        ]
     )
 
 

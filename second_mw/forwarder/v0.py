@@ -5,11 +5,12 @@ The token travels in the body, options as `$` properties, and a 200 speaks for t
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import msgspec
 
-from second_mw.forwarder.exchange import Answer, Batch, Request, at, encoded_entry, post
+from second_mw.forwarder.exchange import Answer, Batch, Request, at, encoded_batch, post
 from second_mw.forwarder.verdicts import (
     DELIVERED,
     Ruling,
@@ -17,8 +18,7 @@ from second_mw.forwarder.verdicts import (
     document_of,
     ruling_of_status,
 )
-from second_mw.outbox.base import Entry
-from second_mw.payload import OPTION_OF_PROPERTY, joined
+from second_mw.payload import OPTION_OF_PROPERTY, Payload, joined
 
 PATH: Final = "/batch/"
 _PROPERTY_OF_OPTION: Final = {option: key for key, option in OPTION_OF_PROPERTY.items()}
@@ -37,12 +37,12 @@ class V0:
     def __init__(self, token: str, *, gzip: bool, historical_migration: bool) -> None:
         self._gzip = gzip
         self._head = b'{"api_key":' + _encode(token) + b',"sent_at":'
-        self._middle = b',"historical_migration":%b,"batch":[' % _encode(historical_migration)
+        self._middle = b',"historical_migration":%b,"batch":' % _encode(historical_migration)
 
     def request(self, batch: Batch, attempt: int, now: float) -> Request:
         """Return this attempt's request; only `sent_at` tells it from the one before."""
-        events = b",".join(encoded_entry(entry, _properties(entry)) for entry in batch.entries)
-        body = b"".join((self._head, _encode(at(now)), self._middle, events, b"]}"))
+        events = encoded_batch(batch.entries, _properties)
+        body = b"".join((self._head, _encode(at(now)), self._middle, events, b"}"))
         return post(PATH, {}, body, packed=self._gzip)
 
     def judge(self, answer: Answer, batch: Batch, now: float) -> Ruling:
@@ -61,11 +61,20 @@ class V0:
         return Ruling("events", verdict.result, dict.fromkeys(batch.keys, verdict))
 
 
-def _properties(entry: Entry) -> bytes:
+def _properties(payload: Payload) -> bytes:
     """Return the payload's properties, its set options before them."""
-    options = {
-        _PROPERTY_OF_OPTION[option]: value
-        for option, value in entry.payload.options.items()
-        if value is not None and option in _PROPERTY_OF_OPTION
-    }
-    return joined(_encode(options), entry.payload.properties)
+    if not payload.options:
+        return payload.properties
+    return joined(_options(**payload.options), payload.properties)
+
+
+@lru_cache(256, typed=True)
+def _options(**options: str | bool | None) -> bytes:
+    """Return options as properties of v0; there are few, and the same ones again and again."""
+    return _encode(
+        {
+            _PROPERTY_OF_OPTION[option]: value
+            for option, value in options.items()
+            if value is not None and option in _PROPERTY_OF_OPTION
+        }
+    )

@@ -6,11 +6,13 @@ a 200 says for each event by its uuid what became of it.
 
 from __future__ import annotations
 
+from functools import lru_cache
+from operator import attrgetter
 from typing import Final
 
 import msgspec
 
-from second_mw.forwarder.exchange import USER_AGENT, Answer, Batch, Request, at, encoded_entry, post
+from second_mw.forwarder.exchange import USER_AGENT, Answer, Batch, Request, at, encoded_batch, post
 from second_mw.forwarder.verdicts import (
     DELIVERED,
     RETRY,
@@ -21,7 +23,7 @@ from second_mw.forwarder.verdicts import (
     ruling_of_status,
     words_of,
 )
-from second_mw.outbox.base import Entry
+from second_mw.payload import Payload
 
 PATH: Final = "/i/v1/analytics/events"
 # An event's result → its verdict. A word that is not here is final, as `drop` is.
@@ -58,12 +60,9 @@ class V1:
             "PostHog-Request-Id": batch.request_id,
             "PostHog-Request-Timestamp": at(now),
         }
-        events = b",".join(
-            encoded_entry(entry, entry.payload.properties, _options(entry))
-            for entry in batch.entries
-        )
+        events = encoded_batch(batch.entries, attrgetter("properties"), _options)
         created_at = _encode(batch.created_at)
-        body = b"".join((self._head, b'"created_at":', created_at, b',"batch":[', events, b"]}"))
+        body = b"".join((self._head, b'"created_at":', created_at, b',"batch":', events, b"}"))
         return post(PATH, headers, body, packed=self._gzip)
 
     def judge(self, answer: Answer, batch: Batch, now: float) -> Ruling:
@@ -112,7 +111,13 @@ def _verdict(result: object) -> Verdict | None:
     return Verdict("dead", f"{verdict.reason}: {words_of(text)}")
 
 
-def _options(entry: Entry) -> bytes:
+def _options(payload: Payload) -> bytes:
     """Return the set options as JSON, nothing if none is."""
-    options = {name: value for name, value in entry.payload.options.items() if value is not None}
-    return _encode(options) if options else b""
+    return _encoded(**payload.options) if payload.options else b""
+
+
+@lru_cache(256, typed=True)
+def _encoded(**options: str | bool | None) -> bytes:
+    """Return options as JSON; there are few, and the same ones again and again."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return _encode(given) if given else b""

@@ -17,7 +17,7 @@ import msgspec
 from second_mw.payload import Payload
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One payload that waits, as it is leased or looked at.
 
     Args:
