@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from second_mw.privacy import identity as identities
 from second_mw.privacy import names, routes, shapes, views
 from second_mw.privacy.catalogue import Catalogue, Event, Kind
-from second_mw.privacy.exempt import FAMILIES, IN_MODELS
+from second_mw.privacy.exempt import FAMILIES, IN_MODELS, PLACEHOLDERS
 from second_mw.privacy.identity import Identity
 from second_mw.privacy.receipt import Line
 from second_mw.privacy.sanitize import (
@@ -26,7 +26,6 @@ from second_mw.privacy.sanitize import (
     Walk,
     clean_key,
     clean_text,
-    is_number_kind,
 )
 
 logger = logging.getLogger("second_mw")
@@ -35,8 +34,9 @@ logger = logging.getLogger("second_mw")
 _MACHINE_LABEL = re.compile(r"[A-Za-z0-9][\w.:/+-]{0,63}", re.ASCII)
 #: The same for a key, which may be longer (it is cut later) and begin with a `_`.
 _MACHINE_KEY = re.compile(r"[A-Za-z0-9_][\w.:/+-]*", re.ASCII)
-_PLACEHOLDER = re.compile(r"\[redacted:[a-z]{2,12}\]")
-_FINE_TUNE = re.compile(r"(ft:[^:\s]+):.*", re.IGNORECASE | re.DOTALL)
+#: `ft:<base>:<organisation>:<suffix>:<id>`, wherever it stands.
+_FINE_TUNE = re.compile(r"(?<![A-Za-z0-9])(ft:[^:\s]+):.*", re.IGNORECASE | re.DOTALL)
+_ARN = re.compile(r"(?<![A-Za-z0-9])arn:", re.IGNORECASE)
 _BRACKETED = re.compile(r"[\[(]([A-Za-z0-9.+-]{1,24})[\])]")
 _LEADING_FAMILY = re.compile(r"o\d(?![^\W_])|[a-z]+")
 _SPACED_SHAPES: Final = frozenset({"phone", "card", "iban"})
@@ -45,6 +45,7 @@ _SPACED_SHAPES: Final = frozenset({"phone", "card", "iban"})
 _VERSION_ENDING: Final = "_version"
 #: What `precision="coarse"` rounds to two significant digits, and to 20 px (spec §8, Policies).
 _COARSE_ENDINGS: Final = ("_bytes", "_length", "_ms", "_duration")
+_COARSE_WORDS: Final = frozenset({"bytes", "length", "ms", "duration"})
 _COARSE_PIXELS: Final = frozenset({"viewport_width", "viewport_height"})
 
 #: How many (event, key) decisions are remembered, and how many warnings.
@@ -81,7 +82,8 @@ class Rulebook:
             event.name: {key: _declared_key(key, kind) for key, kind in event.properties.items()}
             for event in catalogue
         }
-        # Only keys that passed are remembered: no cache holds what was redacted (spec §17).
+        # Only keys that passed are remembered: no cache holds what was redacted (spec §17). They
+        # are remembered per event where the event declares them (`_declared`), else for all.
         self._passed: dict[tuple[str, bool], Key] = {}
         self._warned: set[tuple[str, str]] = set()
 
@@ -108,23 +110,29 @@ class Rulebook:
         is_ident = not {normal, bare}.isdisjoint(self.catalogue.ident_keys)
         if is_ident or names.identifies(normal):
             # A receipt may say the rules' own words; any other spelling is data of the browser's.
-            shown = normal if is_ident or normal in names.EXACT else ":key"
-            return judged._replace(rule="identifying_key", shown=shown, secret=False)
-        if top and self.drops_undeclared:
+            known = is_ident or normal in names.EXACT
+            return judged._replace(
+                rule="identifying_key" if known else "identifying_ending",
+                shown=normal if known else ":key",
+                secret=False,
+            )
+        if self.drops_undeclared:
             return judged._replace(rule="undeclared", secret=False)
         whole = clean_text(key).strip()
         if not _MACHINE_KEY.fullmatch(whole) or shapes.shape_of(whole):
             return judged._replace(rule="identifying_value_in_key", secret=False)
+        if len(judged.name) < len(whole):
+            # What was cut in its middle may be another key.
+            return self.undeclared_key(judged.name, top=top)
         return judged._replace(shown=judged.name)
 
     def is_ident(self, event: str, key: str, *, top: bool) -> bool:
         """Whether a key is of kind Ident, in any spelling."""
         if top and (declared := self._declared[event].get(key)) is not None:
-            return declared.kind is not None and declared.kind.name == "ident"
+            return declared.kind is not None and declared.kind.danger == "ident"
         if (key, top) in self._passed:
             return False
-        normal = names.normal_form(key)
-        return not {normal, normal.replace("_", "")}.isdisjoint(self.catalogue.ident_keys)
+        return names.bare_form(key) in self.catalogue.ident_keys
 
     def warn_once(self, event: str, key: Key) -> None:
         """Say, once for an event and key, that an undeclared string was redacted."""
@@ -134,8 +142,8 @@ class Rulebook:
             self._warned.add((event, key.shown))
             logger.warning(
                 "second_mw redacted a value of the undeclared property %r of %r in an anonymized "
-                'event. Say in the catalogue what it is: Event(%r, {%r: Label("known", "values")}), '
-                "or Model, Text or Ident",
+                'event. Say in the catalogue what it is: Event(%r, {%r: Label("known", "values")})'
+                ", or Model, Text or Ident",
                 key.shown,
                 event,
                 event,
@@ -144,8 +152,10 @@ class Rulebook:
 
 
 def _declared_key(key: str, kind: Kind) -> Key:
-    rule = None if kind.is_safe else ("free_text" if kind.name == "text" else "identifying_key")
-    return Key(key, key, kind, rule, normal=names.normal_form(key))
+    return Key(key, key, kind, _RULE_OF_DANGER[kind.danger], normal=names.normal_form(key))
+
+
+_RULE_OF_DANGER: Final = {None: None, "text": "free_text", "ident": "identifying_key"}
 
 
 class Anonymizer(Walk):
@@ -163,6 +173,7 @@ class Anonymizer(Walk):
     ) -> None:
         super().__init__(event, rules.templates, lines)
         self._rules = rules
+        self.drops_undeclared = rules.drops_undeclared
         self._user = user
         self._named = identities.NOBODY
         #: What the event's own Ident properties named, once `properties` has run.
@@ -172,10 +183,7 @@ class Anonymizer(Walk):
         """Return the properties as they leave."""
         self.named = self._named_in(posted)
         if self.named:
-            needles = identities.Needles(self._rules.words)
-            for text in self.named:
-                needles.add_value(text)
-            self._named = needles.identity()
+            self._named = identities.identity_of_named(self.named, self._rules.words)
         return super().properties(posted)
 
     # What the event itself names: the values of its Ident properties join the identity.
@@ -185,12 +193,17 @@ class Anonymizer(Walk):
         for key, value in posted.items():
             if isinstance(key, str):
                 self._collect(key, value, found, top=True, depth=1)
-        return [text for text in found if len(text) >= 4]
+        return list(dict.fromkeys(text for text in found if len(text) >= 4))
 
     def _collect(self, key: str, value: Any, found: list[str], *, top: bool, depth: int) -> None:
         if self._rules.is_ident(self._event.name, key, top=top):
-            found.extend(_named_by(value, self._fails, depth))
-        elif depth < _DEEPEST and not (top and key in self._event.properties):
+            found.extend(named_by(value, self._fails, depth))
+        elif top and (kind := self._event.properties.get(key)) is not None:
+            if kind.of(value) is None:
+                self._collect_inside(value, found, depth)
+            else:
+                _collect_declared(kind, value, self._fails, found)
+        elif depth < _DEEPEST:
             self._collect_inside(value, found, depth)
 
     def _collect_inside(self, value: Any, found: list[str], depth: int) -> None:
@@ -198,7 +211,7 @@ class Anonymizer(Walk):
             for key, item in value.items():
                 if isinstance(key, str):
                     self._collect(key, item, found, top=False, depth=depth + 1)
-        elif isinstance(value, list | tuple) and depth < _DEEPEST:
+        elif isinstance(value, list | tuple | set | frozenset) and depth < _DEEPEST:
             for item in value:
                 self._collect_inside(item, found, depth + 1)
 
@@ -210,9 +223,17 @@ class Anonymizer(Walk):
     def key(self, key: str, *, top: bool) -> Key:
         """Return what becomes of a key: its meaning, then its own text."""
         judged = self._rules.key(self._event.name, key, top=top)
-        if judged.rule is not None or (judged.kind is not None and top):
+        if judged.rule is not None or judged.kind is not None:
             return judged
-        if self._identifies(key) or self._decoded(key, self._identifies):
+        return self._clear_of_identity(key, judged)
+
+    def of_wrong_kind(self, key: str, *, top: bool) -> Key:
+        """Return what becomes of a declared key whose value is of another kind: undeclared."""
+        judged = self._rules.undeclared_key(key, top=top)
+        return judged if judged.rule is not None else self._clear_of_identity(key, judged)
+
+    def _clear_of_identity(self, key: str, judged: Key) -> Key:
+        if self._identifies(key) or self._decoded(key):
             return judged._replace(rule="identifying_value_in_key", shown=":key")
         return judged
 
@@ -224,23 +245,15 @@ class Anonymizer(Walk):
 
     def text(self, value: str, key: Key) -> Kept | Dropped:
         """Return a string as it leaves."""
-        text = clean_text(value)
-        if not text:
-            return Kept("", "kept", "empty")
-        if key.kind is not None and text in key.kind.vocabulary:
-            return Kept(text, "kept", "vocabulary")
-        if _PLACEHOLDER.fullmatch(text):
-            return Kept(text, "redacted", "text")
-        if key.kind is not None and key.kind.name == "route":
-            return self._route(text)
-        fine_tune = _FINE_TUNE.fullmatch(text)
-        if fine_tune:
-            text = fine_tune[1]
-        verdict = self._model(text) if _is_model(key.kind) else self._label(text, key)
+        verdict = judged_text(value, key, self.templates)
+        if verdict.result != "redacted" and verdict.rule not in _NOT_COMPARED:
+            place = place_of(key.kind)
+            if self._identifies(verdict.value, place):
+                verdict = _REDACTED_TEXT
+            elif place != "route":
+                verdict = self._decoded(verdict.value, place) or verdict
         if verdict.result == "redacted" and key.kind is None:
             self._rules.warn_once(self._event.name, key)
-        if fine_tune and verdict.result == "kept":
-            return Kept(text, "bounded", "fine_tune")
         return verdict
 
     def number(self, value: float, key: Key) -> Kept | Dropped:
@@ -258,53 +271,87 @@ class Anonymizer(Walk):
                 return Kept(rounded, "bounded", "coarse")
         return verdict
 
-    def _route(self, text: str) -> Kept:
-        shape = routes.route_shape(text, self._templates)
-        if self._identifies(shape):
-            return _REDACTED_TEXT
-        return Kept(shape, "kept", "route")
-
-    def _label(self, text: str, key: Key) -> Kept:
-        if not _MACHINE_LABEL.fullmatch(text):
-            return _redacted(_kind_of(text))
-        is_version = key.normal == "version" or key.normal.endswith(_VERSION_ENDING)
-        if kind := shapes.shape_of(text, version=is_version):
-            return _redacted(kind)
-        if self._identifies(text):
-            return _REDACTED_TEXT
-        return self._decoded(text, self._identifies) or Kept(text, "kept", "label")
-
-    def _model(self, text: str) -> Kept:
-        plain = _BRACKETED.sub(r" \1", text, count=1)
-        if "@" in text or "arn:" in text.lower():
-            return _REDACTED_TEXT
-        if text.split() == [text]:
-            if not _MACHINE_LABEL.fullmatch(plain.replace(" ", ":")):
-                return _redacted(_kind_of(text))
-        elif not _is_spaced_model(plain):
-            return _redacted(_kind_of(text))
-        if kind := shapes.shape_of(text, version=True):
-            return _redacted(kind)
-        if self._identifies_in_model(text):
-            return _REDACTED_TEXT
-        return self._decoded(text, self._identifies_in_model) or Kept(text, "kept", "model")
-
-    def _decoded(self, text: str, identifies: Callable[[str], bool]) -> Kept | None:
+    def _decoded(self, text: str, place: identities.Place = "anywhere") -> Kept | None:
         """Return the placeholder if a decoded view of the text identifies, None if none does."""
         for view in views.views(text):
             if kind := shapes.shape_of(view):
                 return _redacted(kind)
-            if identifies(view):
+            if self._identifies(view, place):
                 return _REDACTED_TEXT
         return None
 
-    def _identifies(self, text: str) -> bool:
-        return identities.holds(self._user, text) or (
-            self._named is not identities.NOBODY and identities.holds(self._named, text)
+    def _identifies(self, text: str, place: identities.Place = "anywhere") -> bool:
+        # An event's own names are not compared with models (spec §8).
+        return identities.holds(self._user, text, place) or (
+            self._named is not identities.NOBODY
+            and place != "model"
+            and identities.holds(self._named, text, place)
         )
 
-    def _identifies_in_model(self, text: str) -> bool:
-        return identities.holds(self._user, text, exempt=IN_MODELS)
+
+#: Rules of what is no identity, whatever it says.
+_NOT_COMPARED: Final = frozenset({"empty", "vocabulary", "host_route"})
+
+
+def place_of(kind: Kind | None) -> identities.Place:
+    """Return where a value of this kind stands, as far as its comparison goes."""
+    if kind is None:
+        return "anywhere"
+    return "model" if kind.name == "model" else "route" if kind.name == "route" else "anywhere"
+
+
+def judged_text(value: str, key: Key, templates: routes.Templates | None) -> Kept:
+    """Return what becomes of a string whoever posts it: all but the comparison with identity.
+
+    Its rule says what it was taken for; `fine_tune` is compared like a label.
+    """
+    text = clean_text(value)
+    kind = key.kind
+    if not text:
+        return Kept("", "kept", "empty")
+    if kind is not None and text in kind.vocabulary:
+        return Kept(text, "kept", "vocabulary")
+    if text in PLACEHOLDERS:
+        return Kept(text, "redacted", "text")
+    if kind is not None and kind.name == "route":
+        shape = routes.route_shape(text, templates)
+        if templates is not None:
+            return Kept(shape, "kept", "host_route")
+        return Kept(shape, "kept", "route")
+    if _ARN.search(text):
+        return _REDACTED_TEXT
+    base = _FINE_TUNE.sub(r"\1", text)
+    verdict = _model(base) if kind is not None and kind.name == "model" else _label(base, key)
+    if base != text and verdict.result == "kept":
+        return Kept(base, "bounded", "fine_tune")
+    return verdict
+
+
+def _label(text: str, key: Key) -> Kept:
+    if not _MACHINE_LABEL.fullmatch(text):
+        return _redacted(_kind_of(text))
+    if kind := shapes.shape_of(text, version=is_version(key)):
+        return _redacted(kind)
+    return Kept(text, "kept", "label")
+
+
+def is_version(key: Key) -> bool:
+    """Whether a key says that its value is a version, where `1.2.3.4` is no address."""
+    return key.normal == "version" or key.normal.endswith(_VERSION_ENDING)
+
+
+def _model(text: str) -> Kept:
+    plain = _BRACKETED.sub(r" \1", text, count=1)
+    if "@" in text:
+        return _REDACTED_TEXT
+    if text.split() == [text]:
+        if not _MACHINE_LABEL.fullmatch(plain.replace(" ", ":")):
+            return _redacted(_kind_of(text))
+    elif not _is_spaced_model(plain):
+        return _redacted(_kind_of(text))
+    if kind := shapes.shape_of(text, version=True):
+        return _redacted(kind)
+    return Kept(text, "kept", "model")
 
 
 def _redacted(kind: str) -> Kept:
@@ -324,10 +371,6 @@ def _kind_of(text: str) -> str:
     return kind
 
 
-def _is_model(kind: Kind | None) -> bool:
-    return kind is not None and kind.name == "model"
-
-
 def _is_spaced_model(text: str) -> bool:
     """Whether a text with spaces is a model's name: `gpt-5 mini`, `Claude Sonnet 4.5`."""
     words = text.casefold().split()
@@ -343,31 +386,48 @@ def _is_spaced_model(text: str) -> bool:
     )
 
 
-def _named_by(value: Any, fails: Callable[[str], bool], depth: int) -> list[str]:
+def named_by(value: Any, fails: Callable[[str], bool], depth: int = 1) -> list[str]:
     """Return what an Ident property names: strings, and below objects what fails the key test."""
     if isinstance(value, str):
         return [clean_text(value)]
     found: list[str] = []
     if depth >= _DEEPEST:
         return found
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | set | frozenset):
         for item in value:
-            found.extend(_named_by(item, fails, depth + 1))
+            found.extend(named_by(item, fails, depth + 1))
     elif isinstance(value, Mapping):
         for key, item in value.items():
             if isinstance(key, str) and (isinstance(item, Mapping) or fails(key)):
-                found.extend(_named_by(item, fails, depth + 1))
+                found.extend(named_by(item, fails, depth + 1))
     return found
+
+
+def _collect_declared(
+    kind: Kind, value: Any, fails: Callable[[str], bool], found: list[str]
+) -> None:
+    """Add what the declared Ident fields of an object name, at any depth of the declaration."""
+    if kind.danger == "ident":
+        found.extend(named_by(value, fails))
+    elif kind.name == "list" and kind.item is not None and isinstance(value, list | tuple):
+        for item in value:
+            _collect_declared(kind.item, item, fails, found)
+    elif kind.name == "object" and isinstance(value, Mapping):
+        for key, inner in kind.fields:
+            if key in value:
+                _collect_declared(inner, value[key], fails, found)
 
 
 def _coarse(value: float, key: Key) -> float:
     """Return a size or duration with two significant digits, a viewport to 20 px."""
     if key.normal in _COARSE_PIXELS:
         return round(value / 20) * 20
-    is_size = key.normal.endswith(_COARSE_ENDINGS) or (
-        key.kind is not None and key.kind.name == "duration"
+    is_size = (
+        key.normal in _COARSE_WORDS
+        or key.normal.endswith(_COARSE_ENDINGS)
+        or (key.kind is not None and key.kind.name == "duration")
     )
-    if not is_size or value == 0 or not is_number_kind(key.kind):
+    if not is_size or value == 0:
         return value
     digits = 1 - math.floor(math.log10(abs(value)))
     return round(value, digits)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from second_mw.privacy import names
 
@@ -50,9 +50,42 @@ class Kind:
         return Kind(self.name, self.vocabulary, self.item, self.fields, other)
 
     @property
+    def danger(self) -> Literal["text", "ident"] | None:
+        """Why no value of this kind may leave in anonymized mode, None if one that passes may."""
+        if self.name == "text" or self.name == "ident":
+            return self.name
+        of_items = self.item.danger if self.item is not None else None
+        return of_items or (self.alternative.danger if self.alternative is not None else None)
+
+    @property
     def is_safe(self) -> bool:
         """Whether a value of this kind may leave in anonymized mode, if it passes."""
-        return self.name not in ("text", "ident")
+        return self.danger is None
+
+    def of(self, value: object) -> Kind | None:
+        """Return which of a property's kinds a value is of, None if it is of none."""
+        takes_flags = self.name in ("flag", "text", "ident")
+        if isinstance(value, _TYPES[self.name]) and (takes_flags or not isinstance(value, bool)):
+            return self
+        if value is None:
+            return self
+        return self.alternative.of(value) if self.alternative is not None else None
+
+
+_MANY: Final = (list, tuple, set, frozenset)
+#: Kind → the types of its values; a kind that never leaves takes any.
+_TYPES: Final[Mapping[KindName, type | tuple[type, ...]]] = {
+    "count": (int, float),
+    "duration": (int, float),
+    "flag": bool,
+    "label": str,
+    "model": str,
+    "route": str,
+    "list": _MANY,
+    "object": Mapping,
+    "text": object,
+    "ident": object,
+}
 
 
 class _ListOf:
@@ -149,7 +182,7 @@ class Event:
 
 
 _RUN = {
-    "runtime_id": Label,
+    "runtime_id": Model,
     "runtime_model": Model,
     "runtime_model_family": Model,
 }
@@ -390,7 +423,7 @@ class Catalogue:
             names.normal_form(key)
             for event in self
             for key, kind in event.properties.items()
-            if kind.name == kind_name
+            if kind.danger == kind_name
         }
         return frozenset(keys) | names.unseparated(keys)
 
@@ -404,3 +437,128 @@ def _vocabulary_of(kind: Kind) -> Iterator[str]:
     for inner in (kind.item, kind.alternative, *(known for _, known in kind.fields)):
         if inner is not None:
             yield from _vocabulary_of(inner)
+
+
+# The catalogue for people
+
+
+def markdown(catalogue: Catalogue) -> str:
+    """Return the catalogue as a Markdown document for people who read it: one table an event."""
+    lines = [
+        "# Events",
+        "",
+        f"{len(catalogue)} events are taken; any other name is refused. What is declared here may"
+        " leave in anonymized mode unless it says that it is dropped; what isn't declared is judged"
+        " by its key and value.",
+        "",
+        "## On every event",
+        "",
+        *_markdown_table(COMMON),
+    ]
+    for event in catalogue:
+        own = {key: kind for key, kind in event.properties.items() if COMMON.get(key) != kind}
+        lines += ["", f"## {event.name}", ""]
+        lines += _markdown_table(own) if own else ["No properties of its own."]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_table(properties: Mapping[str, Kind]) -> Iterator[str]:
+    yield "| property | kind | known values | anonymized mode |"
+    yield "|---|---|---|---|"
+    for key, kind in properties.items():
+        values = ", ".join(f"`{word}`" for word in sorted(kind.vocabulary)) or "–"
+        cells = (f"`{key}`", _kind_in_words(kind), values, _FATE[kind.danger])
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+_FATE: Final = {
+    None: "kept, if it passes",
+    "text": "dropped: free text",
+    "ident": "dropped: identifies",
+}
+_KIND_WORDS: Final[Mapping[KindName, str]] = {
+    "count": "a count",
+    "duration": "milliseconds",
+    "flag": "yes or no",
+    "label": "a machine word",
+    "model": "a model's or runtime's name",
+    "text": "free text",
+    "ident": "something that identifies",
+    "route": "a route's shape",
+    "list": "a list",
+    "object": "an object",
+}
+
+
+def _kind_in_words(kind: Kind) -> str:
+    words = _KIND_WORDS[kind.name]
+    if kind.item is not None:
+        words += f", each {_kind_in_words(kind.item)}"
+    if kind.fields:
+        words += " of " + ", ".join(
+            f"`{key}` ({_kind_in_words(inner)})" for key, inner in kind.fields
+        )
+    if kind.alternative is not None:
+        words += f", or {_kind_in_words(kind.alternative)}"
+    return words
+
+
+def json_schema(catalogue: Catalogue) -> dict[str, Any]:
+    """Return a JSON Schema (draft 2020-12) of the events that `POST capture` takes.
+
+    It says what is declared; an undeclared property is no error, it is judged by key and value.
+    """
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Events",
+        "oneOf": [_event_schema(event) for event in catalogue],
+    }
+
+
+def _event_schema(event: Event) -> dict[str, Any]:
+    return {
+        "title": event.name,
+        "type": "object",
+        "required": ["event"],
+        "properties": {
+            "event": {"const": event.name},
+            "properties": {
+                "type": ["object", "null"],
+                "properties": {key: _kind_schema(kind) for key, kind in event.properties.items()},
+            },
+            "uuid": {"type": "string", "format": "uuid"},
+            "timestamp": {"type": "string", "format": "date-time"},
+            "anonymousDistinctId": {"type": "string", "pattern": "^anon_"},
+            "subject": {"type": "string"},
+        },
+    }
+
+
+_JSON_TYPES: Final[Mapping[KindName, dict[str, Any]]] = {
+    "count": {"type": "number"},
+    "duration": {"type": "number"},
+    "flag": {"type": "boolean"},
+    "label": {"type": "string"},
+    "model": {"type": "string"},
+    "route": {"type": "string"},
+    "text": {},
+    "ident": {},
+    "list": {"type": "array"},
+    "object": {"type": "object"},
+}
+
+
+def _kind_schema(kind: Kind) -> dict[str, Any]:
+    schema: dict[str, Any] = {**_JSON_TYPES[kind.name], "description": _kind_in_words(kind)}
+    if kind.danger is not None:
+        schema["description"] += f" ({_FATE[kind.danger]} in anonymized mode)"
+    if kind.vocabulary:
+        # The known values: another machine word is taken too, so they are no `enum`.
+        schema["examples"] = sorted(kind.vocabulary)
+    if kind.item is not None:
+        schema["items"] = _kind_schema(kind.item)
+    if kind.fields:
+        schema["properties"] = {key: _kind_schema(inner) for key, inner in kind.fields}
+    if kind.alternative is not None:
+        return {"anyOf": [schema, _kind_schema(kind.alternative)]}
+    return schema

@@ -11,13 +11,30 @@ from typing import Final
 #: Mail providers whose domain says nothing of the person (spec §8).
 PUBLIC_MAIL: Final = frozenset(
     """
-    gmail.com googlemail.com outlook.com hotmail.com live.com msn.com yahoo.com ymail.com aol.com
-    icloud.com me.com mac.com proton.me protonmail.com pm.me gmx.com gmx.net gmx.de web.de mail.com
-    mail.ru yandex.ru yandex.com qq.com 163.com 126.com zoho.com fastmail.com hey.com tutanota.com
-    hotmail.co.uk yahoo.co.uk outlook.de hotmail.fr orange.fr free.fr laposte.net libero.it
-    t-online.de
+    gmail.com googlemail.com msn.com ymail.com rocketmail.com me.com mac.com proton.me
+    protonmail.com protonmail.ch pm.me mail.com email.com gmx.com web.de freenet.de t-online.de
+    posteo.de mailbox.org arcor.de mail.ru bk.ru inbox.ru list.ru rambler.ru ya.ru qq.com 163.com
+    126.com yeah.net sina.com sohu.com foxmail.com naver.com daum.net hanmail.net fastmail.com
+    fastmail.fm hey.com tutanota.com tutanota.de tuta.io orange.fr wanadoo.fr free.fr sfr.fr
+    laposte.net libero.it virgilio.it tiscali.it alice.it wp.pl o2.pl onet.pl interia.pl seznam.cz
+    centrum.cz btinternet.com sky.com talktalk.net ntlworld.com comcast.net verizon.net att.net
+    sbcglobal.net bellsouth.net cox.net charter.net earthlink.net rogers.com shaw.ca sympatico.ca
+    bigpond.com optusnet.com.au xtra.co.nz uol.com.br bol.com.br terra.com.br rediffmail.com
+    ziggo.nl kpnmail.nl telenet.be skynet.be bluewin.ch hushmail.com duck.com
     """.split()
 )
+#: Providers with a domain in many countries: yahoo.co.uk, hotmail.fr.
+PUBLIC_MAIL_BRANDS: Final = frozenset(
+    "yahoo hotmail outlook live gmx aol icloud yandex zoho".split()
+)
+
+#: What a placeholder may say between `[redacted:` and `]`: any other word is the browser's own.
+PLACEHOLDER_KINDS: Final = frozenset(
+    """
+    text secret jwt iban card email url uuid objectid ulid ksuid ip mac phone hex token path
+    """.split()
+)
+PLACEHOLDERS: Final = frozenset(f"[redacted:{kind}]" for kind in PLACEHOLDER_KINDS)
 
 #: Words of runtimes' and models' names, exempt inside a Model (spec §8): Mr Claude may use
 #: claude-code, Ms Max may use qwen-max.
@@ -36,3 +53,31 @@ MODEL_WORDS: Final = frozenset(
 )
 #: Exempt from the comparison with names inside a Model, and nowhere else.
 IN_MODELS: Final = FAMILIES | MODEL_WORDS
+
+
+#: The product's known words under `/w/<workspace>/`: its pages, their sections and steps, and
+#: `other`, which the client writes for a segment that it does not know.
+PRODUCT_WORDS: Final = frozenset(
+    "agents app apps approvals audit-logs available-apps billing build builds chat chats"
+    " connected-apps diagnostics edit finish general home import integrations intro library members"
+    " new onboarding other overview profile reviews runs runtime-settings settings source-control"
+    " suggestions teams usage workspace workspaces".split()
+)
+#: What a route shape says instead of a segment.
+ROUTE_PLACEHOLDERS: Final = frozenset(
+    ":workspace :objectId :uuid :integration :agent :id :segment :token :unknown".split()
+)
+#: The words of route shapes, which are no identity in one: Jane Home may be at
+#: `/w/:workspace/home`.
+ROUTE_WORDS: Final = frozenset(
+    word
+    for text in (*PRODUCT_WORDS, *ROUTE_PLACEHOLDERS, ":object:id")
+    for part in text.lower().split(":")
+    for word in (part, *part.split("-"))
+    if word
+)
+
+
+def is_public_mail(domain: str) -> bool:
+    """Whether many people share this mail domain, so that it says nothing of one of them."""
+    return domain in PUBLIC_MAIL or domain.partition(".")[0] in PUBLIC_MAIL_BRANDS

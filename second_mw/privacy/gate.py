@@ -14,22 +14,25 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from second_mw.payload import Payload
-from second_mw.privacy.catalogue import Catalogue, Kind
-from second_mw.privacy.exempt import IN_MODELS, PUBLIC_MAIL
+from second_mw.privacy.catalogue import Catalogue, Event, Kind
+from second_mw.privacy.exempt import IN_MODELS, PLACEHOLDERS, ROUTE_WORDS, is_public_mail
 from second_mw.user import AnalyticsUser
 
-_PREPARED: Final = 2048
-_PLACEHOLDER = re.compile(r"\[redacted:[a-z]+\]")
+_PLACEHOLDER = re.compile("|".join(map(re.escape, sorted(PLACEHOLDERS))))
 _UPPER_AFTER_LOWER = re.compile(r"([a-z0-9])([A-Z])")
+_LETTERS = re.compile(r"[^\W\d_]+")
 _CJK = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
 )
+_encode = msgspec.json.Encoder().encode
+#: From this many needles on, the bytes are cut into pieces of their lengths, so that an
+#: administrator of thousands of workspaces costs no more than anybody else.
+_MANY: Final = 48
 
 
 class Needle(NamedTuple):
@@ -39,12 +42,52 @@ class Needle(NamedTuple):
         text: folded.
         pattern: decides, where the text occurs, whether it stands there as a whole; None if any
             occurrence counts.
-        is_name: whether it is not compared with family words inside a Model.
+        in_models: whether it is compared with models, too: not if it is nothing but family words.
+        in_routes: whether it is compared with route shapes: not if it is one of their own words.
+        in_numbers: whether it is an id of 5 digits or more, which numbers are compared with.
     """
 
     text: str
     pattern: re.Pattern[str] | None
-    is_name: bool
+    in_models: bool
+    in_routes: bool
+    in_numbers: bool
+
+
+class Wanted:
+    """One user's needles, prepared once.
+
+    Args:
+        needles: what is looked for.
+    """
+
+    def __init__(self, needles: Iterable[Needle]) -> None:
+        self.needles = tuple(dict.fromkeys(needles))
+        #: As they stand in JSON, where a quotation mark has a backslash before it.
+        self._spelled = [(_spelled(needle.text), needle) for needle in self.needles]
+        self._bare = frozenset(needle.text.replace("-", "") for needle in self.needles)
+        self._by_length: dict[int, dict[str, list[Needle]]] = {}
+        if len(self.needles) >= _MANY:
+            for spelled, needle in self._spelled:
+                same = self._by_length.setdefault(len(spelled), {})
+                same.setdefault(spelled, []).append(needle)
+
+    def is_id(self, uuid: str, distinct_id: str) -> bool:
+        """Whether the payload's uuid or distinct_id is one of the needles, hyphens left out."""
+        ids = (uuid.replace("-", ""), distinct_id.replace("-", ""))
+        bare = self._bare
+        return ids[0] in bare or ids[1] in bare or ids[1].removeprefix("anon_") in bare
+
+    def occurring_in(self, text: str) -> list[Needle]:
+        """Return the needles that occur in a folded text, wherever they stand."""
+        if not self._by_length:
+            return [needle for spelled, needle in self._spelled if spelled in text]
+        found: list[Needle] = []
+        for length, known in self._by_length.items():
+            for start in range(len(text) - length + 1):
+                if (piece := text[start : start + length]) in known:
+                    found.extend(known[piece])
+        return found
 
 
 class Gate:
@@ -52,65 +95,114 @@ class Gate:
 
     Args:
         catalogue: its words, vocabularies and declared keys are exempt.
+        routes: the host's own route shapes, which are exempt as values of a vocabulary are.
     """
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, routes: frozenset[str] = frozenset()) -> None:
         self._catalogue = catalogue
-        self._needles_of = lru_cache(_PREPARED)(self._prepared)
+        self._routes = routes
 
-    def holds(self, payload: Payload, user: AnalyticsUser, named: Iterable[str] = ()) -> bool:
+    def wanted(self, user: AnalyticsUser) -> Wanted:
+        """Return what is looked for of a user; to be kept, since it costs a hundred looks."""
+        needles = [
+            *_ids((user.id, *user.aliases, *(user.workspaces or ()))),
+            *_of_email(user.email or ""),
+            *_of_name(user.name or ""),
+        ]
+        return Wanted(n for n in needles if n.text and n.text not in self._catalogue.words)
+
+    def holds(
+        self, payload: Payload, user: AnalyticsUser | Wanted, named: Iterable[str] = ()
+    ) -> bool:
         """Whether the payload carries this user, or what the event's Ident properties named.
 
         Args:
             payload: its properties are those that came from the request, without the server's.
+            user: the user, or what `wanted` returned for the user.
             named: the values of the event's Ident properties, 4 characters or longer.
         """
-        needles = self._needles_of(user)
-        if any(_is_whole(needle.text, payload) for needle in needles):
+        if isinstance(user, AnalyticsUser):
+            user = self.wanted(user)
+        return self.stops(
+            payload.event, payload.properties, payload.uuid, payload.distinct_id, user, named
+        )
+
+    def stops(
+        self,
+        event: str,
+        properties: bytes,
+        uuid: str,
+        distinct_id: str,
+        wanted: Wanted,
+        named: Iterable[str],
+    ) -> bool:
+        """Whether these may not leave: see `holds`."""
+        if wanted.is_id(uuid, distinct_id):
             return True
-        text = _fold(payload.properties.decode())
-        suspects = [needle for needle in needles if needle.text in text]
-        of_event = [needle for needle in self._of_event(named) if needle.text in text]
+        text = _fold(properties.decode())
+        suspects = wanted.occurring_in(text)
+        of_event = [] if not named else self._of_event(named, text)
         if not suspects and not of_event:
             return False
-        return self._look_closer(payload, suspects, of_event)
+        return self._look_closer(self._catalogue.events[event], properties, suspects, of_event)
 
     def _look_closer(
-        self, payload: Payload, suspects: list[Needle], of_event: list[Needle]
+        self, event: Event, properties: bytes, suspects: list[Needle], of_event: list[Needle]
     ) -> bool:
-        declared = self._catalogue.events[payload.event].properties
-        for key, value in msgspec.json.decode(payload.properties).items():
-            kind = declared.get(key)
-            if kind is None and _hits([*suspects, *of_event], key):
+        both = [*suspects, *of_event]
+        for key, value in msgspec.json.decode(properties).items():
+            kind = event.properties.get(key)
+            if kind is None and _hits(both, key):
                 return True
             if isinstance(value, str) and kind is not None and value in kind.vocabulary:
                 continue
+            # An event's own names are not compared with models (spec §8).
+            needles = both
             if kind is not None and kind.name == "model":
-                # An event's own names are not compared with models (spec §8).
-                if any(_hits(suspects, leaf, in_model=True) for leaf in _leaves(value)):
-                    return True
-            elif any(_hits([*suspects, *of_event], leaf) for leaf in _leaves(value, kind)):
+                needles = [needle for needle in suspects if needle.in_models]
+            elif kind is not None and kind.name == "route":
+                if value in self._routes:
+                    continue
+                needles = [needle for needle in both if needle.in_routes]
+            if any(_hits(needles, leaf) for leaf in _leaves(value, kind)):
                 return True
         return False
 
-    def _prepared(self, user: AnalyticsUser) -> tuple[Needle, ...]:
-        needles = dict.fromkeys(_ids((user.id, *user.aliases, *(user.workspaces or ()))))
-        needles.update(dict.fromkeys(_of_email(user.email or "")))
-        needles.update(dict.fromkeys(_of_name(user.name or "")))
-        return tuple(n for n in needles if n.text and n.text not in self._catalogue.words)
-
-    def _of_event(self, named: Iterable[str]) -> list[Needle]:
+    def _of_event(self, named: Iterable[str], text: str) -> list[Needle]:
         # Whole spellings only: what an event names is free text, and its single words are common.
-        texts = {_fold(text).strip() for text in named}
-        return [
-            Needle(text, _standing_alone(text), is_name=True)
-            for text in texts
-            if len(text) >= 4 and text not in self._catalogue.words
-        ]
+        found = []
+        for raw in dict.fromkeys(named):
+            name = _fold(raw).strip()
+            if len(name) >= 4 and _spelled(name) in text and name not in self._catalogue.words:
+                found.extend(_needle(name, _standing_alone(name)))
+        return found
 
 
 def _fold(text: str) -> str:
     return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+
+
+def _spelled(text: str) -> str:
+    if '"' in text or "\\" in text:
+        return _encode(text).decode()[1:-1]
+    return text
+
+
+def _needle(text: str, pattern: re.Pattern[str] | None) -> Iterator[Needle]:
+    """Yield the needle of a text, none of a text without a letter or a digit."""
+    if not any(map(str.isalnum, text)):
+        return
+    words = _LETTERS.findall(text)
+    is_number = text.isdecimal() and len(text) >= 5
+    only_letters = "".join(words) == "".join(filter(str.isalnum, text))
+    yield Needle(
+        text,
+        pattern,
+        in_models=not (words and only_letters and IN_MODELS.issuperset(words))
+        and text not in IN_MODELS,
+        in_routes=text not in ROUTE_WORDS,
+        in_numbers=is_number,
+    )
 
 
 def _standing_alone(text: str) -> re.Pattern[str]:
@@ -124,11 +216,11 @@ def _ids(texts: Iterable[str]) -> Iterator[Needle]:
     for raw in texts:
         text = _fold(raw).strip()
         if len(text) < 4:
-            yield Needle(text, re.compile(r"\A\s*" + re.escape(text) + r"\s*\Z"), is_name=False)
+            yield from _needle(text, re.compile(r"\A\s*" + re.escape(text) + r"\s*\Z"))
         elif text.isdigit() or len(text) < 8 or text.isalpha():
-            yield Needle(text, _standing_alone(text), is_name=False)
+            yield from _needle(text, _standing_alone(text))
         else:
-            yield Needle(text, None, is_name=False)
+            yield from _needle(text, None)
 
 
 def _of_email(email: str) -> Iterator[Needle]:
@@ -136,31 +228,27 @@ def _of_email(email: str) -> Iterator[Needle]:
     local, at, domain = address.rpartition("@")
     if not at:
         return
-    yield Needle(address, None, is_name=False)
+    yield from _needle(address, None)
     for part in {local, local.split("+")[0]}:
         if len(part) >= 4:
-            yield Needle(part, _standing_alone(part), is_name=True)
-    if domain and domain not in PUBLIC_MAIL:
-        yield Needle(domain, None, is_name=False)
+            yield from _needle(part, _standing_alone(part))
+    if len(domain) >= 4 and not is_public_mail(domain):
+        yield from _needle(domain, _standing_alone(domain))
 
 
 def _of_name(name: str) -> Iterator[Needle]:
     text = _fold(name).strip()
+    if "@" in text:
+        yield from _of_email(text)
+        return
     parts = text.split()
     for spelling in {sep.join(parts) for sep in ("", " ", "-", "_", ".")}:
         if len(spelling) >= 2:
             pattern = None if _CJK.search(spelling) else _standing_alone(spelling)
-            yield Needle(spelling, pattern, is_name=True)
+            yield from _needle(spelling, pattern)
     for part in parts:
         if len(part) >= 3:
-            yield Needle(part, _standing_alone(part), is_name=True)
-
-
-def _is_whole(needle: str, payload: Payload) -> bool:
-    """Whether the payload's uuid or distinct_id is this needle, hyphens left out."""
-    bare = needle.replace("-", "")
-    ids = (payload.uuid, payload.distinct_id, payload.distinct_id.removeprefix("anon_"))
-    return bool(bare) and any(bare == one.replace("-", "") for one in ids)
+            yield from _needle(part, _standing_alone(part))
 
 
 def _leaves(value: Any, kind: Kind | None = None) -> Iterator[str]:
@@ -187,18 +275,13 @@ def _leaves(value: Any, kind: Kind | None = None) -> Iterator[str]:
                 yield from _leaves(item, known)
 
 
-def _hits(needles: Iterable[Needle], raw: str, *, in_model: bool = False) -> bool:
+def _hits(needles: Iterable[Needle], raw: str) -> bool:
     if raw.startswith("\x00"):
         number = raw[1:]
-        return any(
-            n.text.isdigit() and len(n.text) >= 5 and n.pattern and n.pattern.search(number)
-            for n in needles
-        )
+        return any(n.in_numbers and _standing_alone(n.text).search(number) for n in needles)
     bare = _PLACEHOLDER.sub(" ", raw)
     folded, split = _fold(bare), _fold(_UPPER_AFTER_LOWER.sub(r"\1 \2", bare))
     for needle in needles:
-        if in_model and needle.is_name and needle.text in IN_MODELS:
-            continue
         if needle.pattern is None:
             if needle.text in folded:
                 return True

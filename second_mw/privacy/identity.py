@@ -1,30 +1,32 @@
 """Who the user is, prepared for comparison, and the scan of a value for it (spec §8, "Identity").
 
-Prepared once per user; a scan costs one pass over the value's words, whatever the number of names.
-The gate looks for the same identity with code of its own and shares nothing with this scan but the
-list of what is exempt.
+Prepared once per user. The gate looks for the same identity with code of its own and shares nothing
+with this scan but the list of what is exempt.
 
-A value is compared as words: runs of letters and runs of digits, split where lower case changes to
-upper case too. A name hits as a whole word; a name of several words hits when its words follow one
-another, whatever stands between them, or nothing. Ids hit anywhere.
+Everything is compared in compact form: folded, and nothing but letters and digits. A value that
+does not hold a needle's compact form can't hold the needle, which is one cheap question for most
+values. Where one does, the closer look decides: names and short ids must begin and end where words
+do, a word being a run of letters or of digits, split where lower case changes to upper case too;
+long ids hit anywhere as they are spelled; ids of digits hit with no digit adjoining.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Iterator
-from typing import Final
+import string
+from collections.abc import Iterable
+from itertools import accumulate
+from typing import Final, Literal
 
 import msgspec
 
-from second_mw.privacy.exempt import PUBLIC_MAIL
-from second_mw.privacy.names import visible
+from second_mw.privacy.exempt import IN_MODELS, ROUTE_WORDS, is_public_mail
+from second_mw.privacy.views import normal
 from second_mw.user import AnalyticsUser
 
 _WORDS = re.compile(r"[^\W\d_]+|\d+")
+_DIGITS = re.compile(r"\d+")
 _CAMEL = re.compile(r"(?<=[^\W\d_A-Z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_LETTERS = re.compile(r"[^\W\d_]+")
 _NAME_PART = re.compile(r"[^\s\-–—'’`.,;/()_]+")
 
 # Scripts written without spaces, where a name has no word boundaries.
@@ -32,9 +34,19 @@ _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
     "\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]"
 )
+_NOT_ALNUM: Final = dict.fromkeys(
+    (code for code in range(128) if chr(code) not in string.ascii_letters + string.digits), None
+)
 
-#: The longest run of words that is compared with names of several words.
-_LONGEST_NAME: Final = 8
+#: An event that names more things than this is nobody's product: it is compared with so many
+#: needles that all its words count as named.
+MOST_NAMED: Final = 512
+#: From this many long ids on, a text is cut into pieces of their lengths instead of being searched
+#: for each: an administrator may have thousands of workspaces.
+_MANY: Final = 24
+
+#: Where a value stands, as far as it makes a difference.
+Place = Literal["anywhere", "model", "route"]
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -42,18 +54,44 @@ class Identity(msgspec.Struct, frozen=True):
 
     Args:
         anywhere: folded texts that hit as a part of any value: ids of 8 or more characters, the
-            e-mail address, its domain, names in scripts without spaces.
+            e-mail address, names in scripts without spaces.
         digits: ids of digits only, which hit with no digit adjoining.
-        words: folded words that hit as whole words.
-        phrases: folded words joined by nothing, which hit as a run of words.
+        names: compact texts that hit from the beginning of a word to the end of one.
+        names_in_models: those of them that are not all family words of models.
+        names_in_routes: those of them that are no word of route shapes.
         whole: ids of fewer than 4 characters, which hit as the whole value only.
+        compacts: the compact forms of all these but `whole`: the cheap question.
+        everything: whether any value at all is taken for identity.
     """
 
     anywhere: tuple[str, ...] = ()
-    digits: tuple[str, ...] = ()
-    words: frozenset[str] = frozenset()
-    phrases: frozenset[str] = frozenset()
+    digits: frozenset[str] = frozenset()
+    names: tuple[str, ...] = ()
+    names_in_models: tuple[str, ...] = ()
+    names_in_routes: tuple[str, ...] = ()
     whole: frozenset[str] = frozenset()
+    compacts: Pieces | tuple[str, ...] = ()
+    everything: bool = False
+
+
+class Pieces:
+    """Many texts to search for, by their lengths: a search costs the same however many they are."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts = frozenset(texts)
+        self._lengths = sorted(set(map(len, self._texts)))
+
+    def __bool__(self) -> bool:
+        return bool(self._texts)
+
+    def stand_in(self, text: str) -> bool:
+        """Whether any of them is a part of the text."""
+        known = self._texts
+        for length in self._lengths:
+            for start in range(len(text) - length + 1):
+                if text[start : start + length] in known:
+                    return True
+        return False
 
 
 NOBODY: Final = Identity()
@@ -65,45 +103,56 @@ def folded(text: str) -> str:
     >>> folded("Ａda"), folded("José"), folded("J\u200bosé")
     ('ada', 'jose', 'jose')
     """
+    return text.lower() if text.isascii() else normal(normal(text).casefold())
+
+
+def compact(text: str) -> str:
+    """Return nothing but the letters and digits of a folded text.
+
+    >>> compact("payroll-helper_2")
+    'payrollhelper2'
+    """
     if text.isascii():
-        return text.lower()
-    bare = unicodedata.normalize("NFKD", visible(text).casefold())
-    return "".join(ch for ch in bare if not unicodedata.combining(ch))
+        return text.translate(_NOT_ALNUM)
+    return "".join(_WORDS.findall(text))
 
 
 class Needles:
-    """Collects what identifies, and sorts it by how it is looked for."""
+    """Collects what identifies, and sorts it by how it is looked for.
+
+    Args:
+        exempt: words that are no identity.
+    """
 
     def __init__(self, exempt: frozenset[str]) -> None:
         self._exempt = exempt
         self._anywhere: dict[str, None] = {}
-        self._digits: dict[str, None] = {}
-        self._words: set[str] = set()
-        self._phrases: set[str] = set()
+        self._digits: set[str] = set()
+        #: Compact form → the words that it consists of.
+        self._names: dict[str, list[str]] = {}
         self._whole: set[str] = set()
 
     def identity(self) -> Identity:
         """Return what was collected."""
+        names = tuple(name for name in self._names if name not in self._exempt)
+        compacts = dict.fromkeys((*map(compact, self._anywhere), *self._digits, *names))
         return Identity(
             tuple(self._anywhere),
-            tuple(self._digits),
-            frozenset(self._words - self._exempt),
-            frozenset(self._phrases),
+            frozenset(self._digits),
+            names,
+            tuple(name for name in names if not IN_MODELS.issuperset(self._names[name])),
+            tuple(name for name in names if name not in ROUTE_WORDS),
             frozenset(self._whole - self._exempt),
+            tuple(compacts) if len(compacts) < _MANY else Pieces(compacts),
         )
 
     def add_id(self, text: str) -> None:
         """Take an id, an alias or a workspace id."""
         word = folded(text).strip()
-        if word.isdigit():
-            if len(word) >= 4:
-                self._digits[word] = None
-            elif word:
-                self._whole.add(word)
-        elif len(word) < 4:
+        if len(word) < 4:
             if word:
                 self._whole.add(word)
-        elif len(word) < 8 or _LETTERS.fullmatch(word):
+        elif len(word) < 8 or word.isalpha() or word.isdecimal():
             self._add_words(word)
         else:
             self._anywhere[word] = None
@@ -115,38 +164,32 @@ class Needles:
         if not at:
             self.add_name(text)
             return
-        bare = local.partition("+")[0]
-        for part in {local, bare}:
+        for part in {local, local.partition("+")[0]}:
             if part:
                 self._anywhere[f"{part}@{domain}"] = None
             if len(part) >= 4:
                 self._add_words(part)
-        if domain and domain not in PUBLIC_MAIL:
-            self._anywhere[domain] = None
+        if len(domain) >= 4 and not is_public_mail(domain):
+            self._add_words(domain)
 
     def add_name(self, text: str) -> None:
         """Take a full name and its parts."""
         name = folded(text).strip()
         if _UNSPACED.search(name):
-            compact = "".join(_NAME_PART.findall(name))
-            if len(compact) >= 2:
-                self._anywhere[compact] = None
+            joined = "".join(_NAME_PART.findall(name))
+            if len(joined) >= 2:
+                self._anywhere[joined] = None
         if len(name) >= 2:
             self._add_words(name)
-        for part in _NAME_PART.findall(name):
-            if len(part) >= 3:
-                self._add_words(part)
-        for part in name.split():
-            # O'Brien is also obrien, Jean-Luc also jeanluc.
+        # O'Brien is also obrien, Jean-Luc also jeanluc.
+        for part in (*_NAME_PART.findall(name), *name.split()):
             if len(part) >= 3:
                 self._add_words(part)
 
     def add_value(self, text: str) -> None:
         """Take the value of an Ident property of this event, at least 4 characters long."""
         value = folded(text).strip()
-        if value.isdigit():
-            self._digits[value] = None
-        elif _UNSPACED.search(value) or (
+        if _UNSPACED.search(value) or (
             len(value) >= 8 and " " not in value and any(ch.isdigit() for ch in value)
         ):
             self._anywhere[value] = None
@@ -154,28 +197,93 @@ class Needles:
 
     def _add_words(self, text: str) -> None:
         words = _WORDS.findall(text)
-        if len(words) == 1:
-            self._words.add(words[0])
+        if len(words) == 1 and words[0].isdecimal():
+            self._digits.add(words[0])
         elif words:
-            self._phrases.add("".join(words))
+            self._names["".join(words)] = words
 
 
 def identity_of(user: AnalyticsUser, exempt: frozenset[str]) -> Identity:
     """Return what identifies this user; the catalogue's own words (`exempt`) are no identity."""
     needles = Needles(exempt)
-    needles.add_id(user.id)
-    for text in (*user.aliases, *(user.workspaces or ())):
+    for text in (user.id, *user.aliases, *(user.workspaces or ())):
         needles.add_id(text)
+    for text in (user.id, *user.aliases):
+        if "@" in text:
+            needles.add_email(text)
     for alias in user.aliases:
-        if "@" in alias:
-            needles.add_email(alias)
-        elif len(alias) >= 4:
+        if "@" not in alias and len(alias) >= 4:
             needles.add_value(alias)
     if user.email:
         needles.add_email(user.email)
     if user.name:
-        needles.add_name(user.name)
+        (needles.add_email if "@" in user.name else needles.add_name)(user.name)
     return needles.identity()
+
+
+def identity_of_named(texts: list[str], exempt: frozenset[str]) -> Identity:
+    """Return what an event's own Ident values identify (spec §8)."""
+    if len(texts) > MOST_NAMED:
+        return Identity(everything=True)
+    needles = Needles(exempt)
+    for text in texts:
+        needles.add_value(text)
+    return needles.identity()
+
+
+def holds(identity: Identity, text: str, place: Place = "anywhere") -> bool:
+    """Whether a value holds this identity.
+
+    Args:
+        place: in a model's name its family words are no identity, in a route shape its own words.
+
+    >>> ada = identity_of(AnalyticsUser("42", name="Ada Lovelace"), frozenset())
+    >>> [holds(ada, t) for t in ("by-adaLovelace", "ada_1", "Canada", "lovelaceada")]
+    [True, True, False, False]
+    """
+    if identity.everything:
+        return True
+    plain = folded(text)
+    if identity.whole and plain.strip() in identity.whole:
+        return True
+    if not stands_in(identity.compacts, compact(plain)):
+        return False
+    return _holds_closely(identity, text, plain, place)
+
+
+def stands_in(compacts: Pieces | tuple[str, ...], text: str) -> bool:
+    """Whether any needle's compact form is a part of a compact text."""
+    if isinstance(compacts, Pieces):
+        return compacts.stand_in(text)
+    for needle in compacts:  # noqa: SIM110 - any() with a generator costs twice as much
+        if needle in text:
+            return True
+    return False
+
+
+def _holds_closely(identity: Identity, text: str, plain: str, place: Place) -> bool:
+    if any(needle in plain for needle in identity.anywhere):
+        return True
+    if identity.digits and not identity.digits.isdisjoint(_DIGITS.findall(plain)):
+        return True
+    names = identity.names
+    if place != "anywhere":
+        names = identity.names_in_models if place == "model" else identity.names_in_routes
+    if not names:
+        return False
+    words = words_of(text)
+    joined = "".join(words)
+    ends = set(accumulate(map(len, words), initial=0))
+    return any(_from_word_to_word(name, joined, ends) for name in names)
+
+
+def _from_word_to_word(name: str, joined: str, ends: set[int]) -> bool:
+    start = joined.find(name)
+    while start >= 0:
+        if start in ends and start + len(name) in ends:
+            return True
+        start = joined.find(name, start + 1)
+    return False
 
 
 def words_of(text: str) -> list[str]:
@@ -183,66 +291,8 @@ def words_of(text: str) -> list[str]:
     return _WORDS.findall(folded(_CAMEL.sub(" ", text)))
 
 
-def holds(identity: Identity, text: str, *, exempt: frozenset[str] = frozenset()) -> bool:
-    """Whether a value holds this identity.
-
-    Args:
-        exempt: words that are not compared in this value (the family words of a Model).
-
-    >>> ada = identity_of(AnalyticsUser("42", name="Ada Lovelace"), frozenset())
-    >>> [holds(ada, t) for t in ("by-adaLovelace", "ada_1", "Canada", "lovelaceada")]
-    [True, True, False, False]
-    """
-    plain = folded(text)
-    for needle in identity.anywhere:
-        if needle in plain:
-            return True
-    for needle in identity.digits:
-        if _stands_alone(needle, plain):
-            return True
-    if identity.whole and plain.strip() in identity.whole:
-        return True
-    if not (identity.words or identity.phrases):
-        return False
-    words = _WORDS.findall(plain)
-    if _any_of(identity, words, exempt):
-        return True
-    if plain == text:
-        return False
-    split = words_of(text)
-    return split != words and _any_of(identity, split, exempt)
-
-
 def holds_number(identity: Identity, value: float) -> bool:
     """Whether a number's decimal text holds an id of 5 or more digits (spec §8)."""
-    text = repr(value)
-    return any(len(needle) >= 5 and _stands_alone(needle, text) for needle in identity.digits)
-
-
-def _any_of(identity: Identity, words: list[str], exempt: frozenset[str]) -> bool:
-    if exempt:
-        words = [word for word in words if word not in exempt]
-    if not identity.words.isdisjoint(words):
-        return True
-    return bool(identity.phrases) and not identity.phrases.isdisjoint(_runs(words))
-
-
-def _runs(words: list[str]) -> Iterator[str]:
-    """Yield every run of up to `_LONGEST_NAME` words, joined by nothing."""
-    count = len(words)
-    for start in range(count):
-        run = ""
-        for word in words[start : start + _LONGEST_NAME]:
-            run += word
-            yield run
-
-
-def _stands_alone(needle: str, text: str) -> bool:
-    """Whether the digits of `needle` stand in the text with no digit before or after them."""
-    start = text.find(needle)
-    while start >= 0:
-        end = start + len(needle)
-        if not text[start - 1 : start].isdigit() and not text[end : end + 1].isdigit():
-            return True
-        start = text.find(needle, start + 1)
-    return False
+    return bool(identity.digits) and any(
+        len(digits) >= 5 and digits in identity.digits for digits in _DIGITS.findall(repr(value))
+    )

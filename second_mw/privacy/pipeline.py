@@ -7,29 +7,28 @@ without the other.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import logging
+import os
 import re
 import time
-import uuid as uuids
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
-from functools import lru_cache
+from threading import Lock
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from second_mw.errors import Refused
+from second_mw.errors import Refused, traced
 from second_mw.payload import Payload, joined, rfc3339
-from second_mw.privacy import identity as identities
 from second_mw.privacy import routes, shapes, urls
 from second_mw.privacy.anonymize import Anonymizer, Rulebook
 from second_mw.privacy.catalogue import Catalogue
-from second_mw.privacy.gate import Gate
+from second_mw.privacy.gate import Gate, Wanted
 from second_mw.privacy.identify import Identified, claims, person_properties
-from second_mw.privacy.identity import Identity
+from second_mw.privacy.identity import Identity, compact, folded, identity_of
 from second_mw.privacy.mode import Mode, Word
+from second_mw.privacy.quick import Quick
 from second_mw.privacy.receipt import Line, Receipt
 from second_mw.privacy.sanitize import Walk
 from second_mw.settings import Settings
@@ -46,8 +45,14 @@ MAX_BEHIND: Final = timedelta(hours=72)
 _PREPARED_USERS: Final = 2048
 
 _ANONYMOUS_ID: Final = re.compile(
-    r"anon_([0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})"
+    r"anon_[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 )
+#: How our own timestamps and a browser's `toISOString` are spelled: then the text can stay.
+_CANONICAL_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
+#: A text that stands in a uuid by chance is shorter than this.
+_SHORTEST_IN_UUID: Final = 8
+_HEX: Final = frozenset("0123456789abcdef")
+_ANONYMOUS_OPTIONS: Final[dict[str, Any]] = {"process_person_profile": False}
 
 #: Posted property → PostHog's own name for it in identified mode (spec §9).
 _PAGE = (("page_url", "$current_url"), ("pathname", "$pathname"), ("referrer", "$referrer"))
@@ -92,6 +97,27 @@ class Finished(NamedTuple):
     taken: Callable[[], None] | None
 
 
+_NOTHING: Final = Finished([], None, None)
+
+
+class Known(NamedTuple):
+    """What is prepared once for a user.
+
+    Args:
+        user: the user it was prepared for.
+        identity: what the scan looks for.
+        wanted: what the gate looks for.
+        in_uuids: what no uuid may hold, hyphens left out.
+        key: what stands for the user in stored keys.
+    """
+
+    user: AnalyticsUser
+    identity: Identity
+    wanted: Wanted
+    in_uuids: tuple[str, ...]
+    key: str
+
+
 class Pipeline:
     """The privacy core of one `Analytics`.
 
@@ -117,18 +143,50 @@ class Pipeline:
             precision=settings.precision,
             templates=templates,
         )
-        self._gate = Gate(catalogue)
+        # What it skips over, coarse numbers need.
+        self._quick = Quick(self._rules) if settings.precision == "exact" else None
+        self._gate = Gate(catalogue, templates.names if templates is not None else frozenset())
         self.added = added_properties(settings)
         self._added_anonymized = _encode(
             {"anonymized": True, "analytics_consent_version": 1, **self.added}
         )
         self._identified = Identified()
-        # Prepared once per user and kept in a bounded cache.
-        self._identity_of = lru_cache(_PREPARED_USERS)(self._prepared)
+        self._added_identified = {
+            "anonymized": False,
+            "analytics_consent_version": 1,
+            **self.added,
+        }
+        # Prepared once per user and kept in a bounded table, by id: a resolver makes a new object
+        # for each request, and comparing two costs less than hashing one.
+        self._known: dict[str, Known] = {}
+        self._lock = Lock()
+        self._warned_of_id = False
 
     def user_key(self, user_id: str) -> str:
         """Return what stands for a user in stored keys: never the id itself (spec §1)."""
-        return hmac.new(self._server_key, user_id.encode(errors="replace"), "sha256").hexdigest()
+        known = self._known.get(user_id)
+        return known.key if known is not None else self._keyed(user_id)
+
+    def _keyed(self, user_id: str) -> str:
+        return hmac.digest(self._server_key, user_id.encode(errors="replace"), "sha256").hex()
+
+    def _known_of(self, user: AnalyticsUser) -> Known:
+        known = self._known.get(user.id)
+        if known is not None and (known.user is user or known.user == user):
+            return known
+        identity = identity_of(user, self._rules.words)
+        known = Known(
+            user,
+            identity,
+            self._gate.wanted(user),
+            _in_uuids(user, identity),
+            self._keyed(user.id),
+        )
+        with self._lock:
+            while len(self._known) >= _PREPARED_USERS:
+                del self._known[next(iter(self._known))]
+            self._known[user.id] = known
+        return known
 
     def finish(self, posted: Posted, user: AnalyticsUser, mode: Mode) -> Finished:
         """Return the payloads of an event of the catalogue.
@@ -141,16 +199,19 @@ class Pipeline:
             Refused: `not_taken`, because a hook failed or the gate found identity.
         """
         lines: list[Line] | None = [] if self._receipts else None
+        if not self._warned_of_id and not user.can_be_identified:
+            self._warn_of_id()
         if mode == "identified" and posted.word != "anonymized" and user.can_be_identified:
             return self._identified_event(posted, user, lines)
         return self._anonymized_event(posted, user, lines)
 
     def identify(self, user: AnalyticsUser, workspace_id: str | None) -> Finished:
         """Return a `$identify` for a user in identified mode, or nothing if none is due."""
-        return self._identify(user, self._workspace(user, workspace_id), _now())
+        return self._identify(user, self._workspace(user, workspace_id), rfc3339(_now()))
 
     def after_fork(self) -> None:
         """Take new locks in a forked child."""
+        self._lock = Lock()
         self._identified.after_fork()
 
     def forget(self, user_id: str) -> None:
@@ -162,96 +223,105 @@ class Pipeline:
     def _anonymized_event(
         self, posted: Posted, user: AnalyticsUser, lines: list[Line] | None
     ) -> Finished:
-        identity = self._identity_of(user)
-        now = _now()
+        known = self._known_of(user)
         if posted.word == "identified":
             # Captured identified, accepted as anonymized: nothing of it may be joined to what was
             # sent identified (spec §7).
-            uuid, timestamp, distinct_id = str(uuids.uuid4()), now, None
+            uuid, timestamp = random_uuid(), rfc3339(_now())
+            distinct_id = None
         else:
-            uuid = self._uuid(posted.uuid, identity)
-            timestamp = _believed(posted.timestamp, now)
-            distinct_id = anonymous_id(posted.anonymous_id, identity)
+            uuid = self._uuid(posted.uuid, known)
+            timestamp = believed(posted.timestamp)
+            distinct_id = anonymous_id(posted.anonymous_id, known.in_uuids)
         if distinct_id is None:
-            distinct_id = self._one_off_id(uuid)
-        walk = Anonymizer(self._rules, self.catalogue.events[posted.event], identity, lines)
-        properties = walk.properties(posted.properties)
-        payload = Payload(
-            posted.event,
-            uuid,
-            distinct_id,
-            rfc3339(timestamp),
-            _encode(properties),
-            {"process_person_profile": False},
-        )
-        hooked = self._hooked(payload)
-        if hooked is None:
-            return Finished([], None, None)
-        if self._gate.holds(hooked, user, walk.named):
+            distinct_id = f"anon_{self._derived('distinct_id', uuid)}"
+        kept, named = self._anonymized_properties(posted, known.identity, lines)
+        properties = _encode(kept)
+        if self._on_event is not None:
+            payload = Payload(
+                posted.event, uuid, distinct_id, timestamp, properties, dict(_ANONYMOUS_OPTIONS)
+            )
+            hooked = self._hooked(payload)
+            if hooked is None:
+                return Finished([], None, None)
+            properties = hooked
+        if self._gate.stops(posted.event, properties, uuid, distinct_id, known.wanted, named):
             logger.error(
                 "second_mw's privacy gate stopped an anonymized %r event: a rule let identity "
                 "through. Nothing was sent; please report this",
                 posted.event,
             )
             raise Refused("not_taken", counted="privacy_gate")
-        final = msgspec.structs.replace(
-            hooked, properties=joined(hooked.properties, self._added_anonymized)
+        final = Payload(
+            posted.event,
+            uuid,
+            distinct_id,
+            timestamp,
+            joined(properties, self._added_anonymized),
+            dict(_ANONYMOUS_OPTIONS),
         )
         return Finished([final], _receipt(final, "anonymized", lines), None)
 
-    def _prepared(self, user: AnalyticsUser) -> Identity:
-        return identities.identity_of(user, self._rules.words)
+    def _anonymized_properties(
+        self, posted: Posted, identity: Identity, lines: list[Line] | None
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Return the properties as they leave, and what the event's Ident values named."""
+        if lines is None and self._quick is not None:
+            quick = self._quick.properties(posted.event, posted.properties, identity)
+            if quick is not None:
+                return quick
+        walk = Anonymizer(self._rules, self.catalogue.events[posted.event], identity, lines)
+        return walk.properties(posted.properties), walk.named
 
-    def _uuid(self, posted: str | None, identity: Identity) -> str:
+    def _uuid(self, posted: str | None, known: Known) -> str:
         if posted is None:
-            return str(uuids.uuid4())
-        if not _in_hex(identity, posted):
-            return posted
-        # The same on a retry, so that the event is stored once all the same.
-        return str(self._derived("uuid", posted))
+            return random_uuid()
+        if known.in_uuids and _holds_any(posted, known.in_uuids):
+            # The same on a retry, so that the event is stored once all the same.
+            return self._derived("uuid", posted)
+        return posted
 
-    def _one_off_id(self, uuid: str) -> str:
-        return f"anon_{self._derived('distinct_id', uuid)}"
+    def _derived(self, purpose: str, uuid: str) -> str:
+        """Return a version 4 UUID that only this server can derive from a posted one."""
+        return _as_uuid(hmac.digest(self._server_key, f"{purpose}:{uuid}".encode(), "sha256"))
 
-    def _derived(self, purpose: str, uuid: str) -> uuids.UUID:
-        digest = hmac.new(self._server_key, f"{purpose}:{uuid}".encode(), hashlib.sha256).digest()
-        return uuids.UUID(bytes=digest[:16], version=4)
+    def _warn_of_id(self) -> None:
+        self._warned_of_id = True
+        logger.warning(
+            "second_mw: a user's id can't be a distinct_id (it is longer than 200 characters, "
+            "begins with anon_, or is a word such as `user` or `0` that PostHog would merge "
+            "strangers under). Events of such users are sent anonymized, whatever they choose; "
+            "give AnalyticsUser an id of its own"
+        )
 
     # Identified
 
     def _identified_event(
         self, posted: Posted, user: AnalyticsUser, lines: list[Line] | None
     ) -> Finished:
-        timestamp = _believed(posted.timestamp, _now())
+        timestamp = believed(posted.timestamp)
         workspace = self._workspace(user, posted.workspace_id)
         walk = Walk(self.catalogue.events[posted.event], self._templates, lines)
-        properties = walk.properties(posted.properties)
-        page = {
-            name: urls.clean_url(properties[key])
+        kept = walk.properties(posted.properties)
+        uuid = posted.uuid or random_uuid()
+        added: dict[str, Any] = {
+            name: urls.clean_url(kept[key])
             for key, name in _PAGE
-            if isinstance(properties.get(key), str) and properties[key]
+            if isinstance(kept.get(key), str) and kept[key]
         }
-        payload = Payload(
-            posted.event,
-            posted.uuid or str(uuids.uuid4()),
-            user.id,
-            rfc3339(timestamp),
-            _encode(properties),
-        )
-        hooked = self._hooked(payload)
-        if hooked is None:
-            return Finished([], None, None)
-        added = {**page, **claims(user, workspace), **self._identified_properties}
-        final = msgspec.structs.replace(
-            hooked, properties=joined(hooked.properties, _encode(added))
-        )
+        said = claims(user, workspace)
+        if self._on_event is not None:
+            hooked = self._hooked(Payload(posted.event, uuid, user.id, timestamp, _encode(kept)))
+            if hooked is None:
+                return Finished([], None, None)
+            properties = joined(hooked, _encode({**added, **said, **self._added_identified}))
+        else:
+            # Encoded in one go: the gate looks at anonymized events only.
+            properties = _encode({**kept, **added, **said, **self._added_identified})
+        final = Payload(posted.event, uuid, user.id, timestamp, properties)
         due = self._identify(user, workspace, timestamp)
         receipt = _receipt(final, "identified", lines)
         return Finished([*due.payloads, final], receipt, due.taken)
-
-    @property
-    def _identified_properties(self) -> dict[str, Any]:
-        return {"anonymized": False, "analytics_consent_version": 1, **self.added}
 
     def _workspace(self, user: AnalyticsUser, named: str | None) -> str | None:
         """Return the event's workspace, or the user's only one, or none (spec §9)."""
@@ -260,41 +330,41 @@ class Pipeline:
         only = list(user.workspaces or ())
         return only[0] if len(only) == 1 else None
 
-    def _identify(
-        self, user: AnalyticsUser, workspace: str | None, timestamp: datetime
-    ) -> Finished:
-        key = self.user_key(user.id)
+    def _identify(self, user: AnalyticsUser, workspace: str | None, timestamp: str) -> Finished:
+        key = self._known_of(user).key
         person = person_properties(user, workspace)
         clock = time.monotonic()
         if not self._identified.is_due(key, person, clock):
-            return Finished([], None, None)
+            return _NOTHING
         payload = Payload(
             "$identify",
-            str(uuids.uuid4()),
+            random_uuid(),
             user.id,
-            rfc3339(timestamp),
-            _encode({"$set": person, **self._identified_properties}),
+            timestamp,
+            _encode({"$set": person, **self._added_identified}),
         )
         return Finished([payload], None, lambda: self._identified.told(key, person, clock))
 
     # The host's hook
 
-    def _hooked(self, payload: Payload) -> Payload | None:
-        """Return what the host's `on_event` makes of a payload, None if it drops the event.
+    def _hooked(self, payload: Payload) -> bytes | None:
+        """Return the properties that the host's `on_event` leaves, None if it drops the event.
 
         It sees the event before the server's properties and the gate, so it can't leak; only the
         properties that it returns are taken over.
         """
-        if self._on_event is None:
-            return payload
+        assert self._on_event is not None  # noqa: S101 - asked by the caller, for speed
         try:
             changed = self._on_event(payload)
             if changed is None:
                 return None
             decoded = msgspec.json.decode(changed.properties, type=dict[str, Any])
-            return msgspec.structs.replace(payload, properties=_encode(decoded))
-        except Exception:
-            logger.exception("second_mw: the on_event hook failed; the event was not taken")
+            return _encode(decoded)
+        except Exception as error:
+            # Without its words, which may quote a property.
+            logger.error(
+                "second_mw: the on_event hook failed; the event was not taken: %s", traced(error)
+            )
             raise Refused("not_taken") from None
 
 
@@ -340,48 +410,78 @@ def _warn_of_shapes(settings: Settings) -> None:
             )
 
 
-def anonymous_id(posted: object, identity: Identity) -> str | None:
+def anonymous_id(posted: object, in_uuids: tuple[str, ...]) -> str | None:
     """Return the browser's anonymous id if it is one and free of identity, else None (spec §8)."""
     if not isinstance(posted, str):
         return None
     lowered = posted.lower()
-    found = _ANONYMOUS_ID.fullmatch(lowered)
-    if found is None or _in_hex(identity, found[1]):
+    if _ANONYMOUS_ID.fullmatch(lowered) is None or (in_uuids and _holds_any(lowered, in_uuids)):
         return None
     return lowered
 
 
-def _in_hex(identity: Identity, uuid: str) -> bool:
-    """Whether a uuid holds identity, hyphens left out on both sides.
+def _holds_any(uuid: str, needles: tuple[str, ...]) -> bool:
+    plain = uuid.replace("-", "")
+    return any(needle in plain for needle in needles)
 
-    Under 8 characters only the whole would count, and a uuid has 32: a short id stands in one
-    uuid of a hundred by chance.
+
+def _in_uuids(user: AnalyticsUser, identity: Identity) -> tuple[str, ...]:
+    """Return what no uuid of this user's events may hold, hyphens left out (spec §8).
+
+    Whatever has another letter than a to f can't stand in one, but for what begins with `anon_`;
+    and what is shorter than 8 stands in one of a hundred by chance. A uuid may spell a text in
+    hexadecimal, too.
     """
-    plain = uuid.replace("-", "").lower()
-    for needle in (*identity.anywhere, *identity.digits, *identity.words, *identity.phrases):
-        bare = needle.replace("-", "")
-        if len(bare) >= 8 and bare in plain:
-            return True
-    return False
+    texts = [compact(folded(text)).removeprefix("anon") for text in _ids_of(user)]
+    texts += [*map(compact, identity.anywhere), *identity.digits, *identity.names]
+    texts += [text.encode().hex() for text in texts if text.isascii() and 4 <= len(text) <= 16]
+    return tuple(
+        dict.fromkeys(
+            text for text in texts if _SHORTEST_IN_UUID <= len(text) <= 32 and _HEX.issuperset(text)
+        )
+    )
+
+
+def _ids_of(user: AnalyticsUser) -> tuple[str, ...]:
+    return (user.id, *user.aliases, *(user.workspaces or ()))
+
+
+def random_uuid() -> str:
+    """Return a version 4 UUID as text, for a third of what `uuid.uuid4` costs."""
+    return _as_uuid(os.urandom(16))
+
+
+def _as_uuid(raw: bytes) -> str:
+    """Return the first 16 bytes as the text of a version 4 UUID."""
+    text = raw[:16].hex()
+    variant = "89ab"[raw[8] >> 6]
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
 
 
 def _now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def _believed(posted: object, now: datetime) -> datetime:
-    """Return an event's own time, or the server's where it can't be believed (spec §4)."""
+def believed(posted: object) -> str:
+    """Return an event's own time as it leaves, or the server's if it isn't believed (spec §4)."""
+    now = _now()
+    moment = posted
     if isinstance(posted, str):
         try:
-            posted = msgspec.convert(posted, datetime)
+            moment = msgspec.convert(posted, datetime)
         except msgspec.ValidationError:
-            return now
-    if not isinstance(posted, datetime) or posted.tzinfo is None:
-        return now
+            return rfc3339(now)
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
+        return rfc3339(now)
     try:
-        return posted if now - MAX_BEHIND <= posted <= now + MAX_AHEAD else now
+        is_near = now - MAX_BEHIND <= moment <= now + MAX_AHEAD
     except OverflowError:
-        return now
+        is_near = False
+    if not is_near:
+        return rfc3339(now)
+    if isinstance(posted, str) and len(posted) == 24 and _CANONICAL_TIME.fullmatch(posted):
+        return posted
+    return rfc3339(moment)
 
 
 def _receipt(payload: Payload, mode: Mode, lines: list[Line] | None) -> Receipt | None:

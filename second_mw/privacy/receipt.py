@@ -24,14 +24,19 @@ RULES: Final[dict[str, str]] = {
     "label": "a machine word",
     "model": "a model's name",
     "route": "a route's shape",
+    "host_route": "one of the host's own routes",
     "container": "judged value by value",
     "identified": "the user chose to be identified",
     # dropped
     "empty_key": "the key is empty",
     "unsafe_key": "the key is unsafe in JavaScript",
     "posthog_key": "keys with $ are PostHog's own",
+    "anonymous_id": "the anonymous id would join this event with anonymous ones",
     "reserved": "the server writes this itself",
     "identifying_key": "names a person, a workspace or a thing of theirs",
+    "identifying_ending": (
+        "its ending (_name, _id, _url, …) says that it identifies; if it doesn't, declare it"
+    ),
     "free_text": "free text",
     "identifying_value_in_key": "the key itself identifies",
     "undeclared": "not declared, and only declared properties leave here",

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
+from second_mw.privacy.exempt import PRODUCT_WORDS, ROUTE_PLACEHOLDERS
 from second_mw.privacy.shapes import shape_of
 from second_mw.privacy.views import normal
 
@@ -26,17 +27,6 @@ _MOST_SEGMENTS: Final = 16
 _LONGEST_SEGMENT: Final = 64
 _LAYERS: Final = 3
 
-_PLACEHOLDERS: Final = frozenset(
-    ":workspace :objectId :uuid :integration :agent :id :segment :token".split()
-)
-#: The product's known words under `/w/<workspace>/`: its pages, their sections and steps, and
-#: `other`, which the client writes for a segment that it does not know.
-PRODUCT_WORDS: Final = frozenset(
-    "agents app apps approvals audit-logs available-apps billing build builds chat chats"
-    " connected-apps diagnostics edit finish general home import integrations intro library members"
-    " new onboarding other overview profile reviews runs runtime-settings settings source-control"
-    " suggestions teams usage workspace workspaces".split()
-)
 _UUID: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 _OBJECT_ID: Final = re.compile(r"[0-9a-f]{24}", re.IGNORECASE)
 _WORD: Final = re.compile(r"[\w.~+-]+")
@@ -120,12 +110,12 @@ def _product_segment(segment: str) -> str:
     if segment.casefold() in PRODUCT_WORDS:
         return segment.casefold()
     shape = _segment(segment)
-    return shape if shape in _PLACEHOLDERS else ":segment"
+    return shape if shape in ROUTE_PLACEHOLDERS else ":segment"
 
 
 def _segment(segment: str) -> str:
     """Return a segment as it is, if it is a word and no id."""
-    if segment in _PLACEHOLDERS or segment == UNKNOWN:
+    if segment in ROUTE_PLACEHOLDERS:
         return segment
     if _UUID.fullmatch(segment):
         return ":uuid"
@@ -181,10 +171,11 @@ class Templates:
     def __init__(self, templates: Iterable[str]) -> None:
         compiled = [(_named(template), _pattern(template), template) for template in templates]
         compiled.sort(key=lambda entry: (-_fixed(entry[2]), entry[0]))
-        self._names = frozenset(name for name, _, _ in compiled)
+        #: The shapes that can come of these routes.
+        self.names = frozenset(name for name, _, _ in compiled)
         # A host has hundreds of routes, and few under one first word.
         self._open: list[_Template] = []
-        self._under: dict[str, list[_Template]] = {_first(name): [] for name in self._names}
+        self._under: dict[str, list[_Template]] = {_first(name): [] for name in self.names}
         for name, pattern, _ in compiled:
             template = _Template(pattern, name)
             first = _first(name)
@@ -196,10 +187,10 @@ class Templates:
 
     def match(self, path: str) -> str:
         """Return the template that a path, or a shape, belongs to, in `:name` form."""
-        if path in self._names:
+        if path in self.names:
             return path
         path = "/" + "/".join(_segments(path))
-        if path in self._names:
+        if path in self.names:
             return path
         for template in self._under.get(_first(path), self._open):
             if template.pattern.fullmatch(path):

@@ -21,6 +21,8 @@ MAX_DEPTH: Final = 8
 MAX_KEY: Final = 80
 #: Beyond it JavaScript, and so an analyst's browser, no longer holds a whole number exactly.
 MAX_WHOLE: Final = 2**53
+#: How often a text is cut before it is given up: a placeholder may be longer than what it is for.
+_CUTS: Final = 4
 #: A receipt is bounded like everything else: an event of 20 lists of 20 has 400 lines.
 MAX_LINES: Final = 500
 
@@ -33,6 +35,12 @@ _RESERVED_UNSEPARATED = names.unseparated(names.RESERVED)
 #: What the server says of the user in identified mode (spec §9); no property can claim another.
 CLAIMS: Final = frozenset({"user_id", "user_email", "user_name", "workspace_id", "workspace_role"})
 _CLAIMS_UNSEPARATED = names.unseparated(CLAIMS)
+
+# The anonymous id never leaves in identified mode, where it would join the two (spec §9).
+_ANONYMOUS_ID_KEYS = frozenset({"anonymousdistinctid", "anonymousid", "anondistinctid"})
+_ANONYMOUS_ID = re.compile(
+    r"anon_[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE
+)
 
 
 class Dropped(NamedTuple):
@@ -70,7 +78,7 @@ def clean_text(text: str) -> str:
 
 
 def clean_key(key: str, *, top: bool) -> Key:
-    """Return what both modes make of a key; it is judged whole, before it is cut.
+    """Return what both modes make of a key; it is judged whole, and again once it is cut.
 
     Args:
         top: whether it stands at the top level, where some keys are the server's own.
@@ -89,7 +97,15 @@ def clean_key(key: str, *, top: bool) -> Key:
         rule = "reserved"
     elif names.holds_secret(normal):
         return Key(name[:MAX_KEY], ":key", None, "secret_key", secret=True, normal=normal)
-    return Key(name[:MAX_KEY].rstrip(), ":key", None, rule, normal=normal)
+    if rule is None and len(name) > MAX_KEY:
+        # What was cut in its middle may be another key.
+        return clean_key(cut_key(name), top=top)._replace(normal=normal)
+    return Key(cut_key(name), ":key", None, rule, normal=normal)
+
+
+def cut_key(name: str) -> str:
+    """Return a key of the allowed length."""
+    return name[:MAX_KEY].rstrip()
 
 
 class Walk:
@@ -101,11 +117,14 @@ class Walk:
         lines: collects the receipt, None to keep none.
     """
 
+    #: Whether what is not declared doesn't leave, whatever it is.
+    drops_undeclared = False
+
     def __init__(
         self, event: Event, templates: routes.Templates | None, lines: list[Line] | None
     ) -> None:
         self._event = event
-        self._templates = templates
+        self.templates = templates
         self._lines = lines
 
     def properties(self, posted: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,8 +138,11 @@ class Walk:
         if top and key not in CLAIMS and (kind := self._event.properties.get(key)):
             return Key(key, key, kind, normal=key)
         judged = clean_key(key, top=top)
-        if top and judged.normal.replace("_", "") in _CLAIMS_UNSEPARATED:
+        bare = judged.normal.replace("_", "")
+        if top and bare in _CLAIMS_UNSEPARATED:
             return judged._replace(rule="reserved")
+        if bare in _ANONYMOUS_ID_KEYS:
+            return judged._replace(rule="anonymous_id", secret=False)
         return judged._replace(shown=judged.name) if judged.rule is None else judged
 
     # Containers
@@ -135,15 +157,13 @@ class Walk:
             if not isinstance(posted_key, str):
                 self._note(f"{path}:key", "dropped", "unknown_type")
                 continue
-            key = self.key(posted_key, top=depth == 1)
-            if (declared := fields.get(posted_key)) is not None:
-                key = self.declared(posted_key, declared)
+            if len(kept) >= MAX_KEYS and cut_key(clean_text(posted_key).strip()) not in kept:
+                self._note(f"{path}:key", "dropped", "too_many_keys")
+                continue
+            key = self._judged(posted_key, value, fields, top=depth == 1)
             where = path + key.shown
             if key.rule is not None and not key.secret:
                 self._note(where, "dropped", key.rule)
-                continue
-            if key.name not in kept and len(kept) >= MAX_KEYS:
-                self._note(where, "dropped", "too_many_keys")
                 continue
             verdict = self._value(value, key, depth, where)
             if isinstance(verdict, Dropped):
@@ -160,16 +180,34 @@ class Walk:
             self._note(where, verdict.result, verdict.rule)
         return kept
 
+    def _judged(self, posted_key: str, value: Any, fields: Mapping[str, Kind], *, top: bool) -> Key:
+        """Return what becomes of a key with this value: of another kind it is as undeclared."""
+        declared = fields.get(posted_key)
+        if declared is not None:
+            key = self.declared(posted_key, declared)
+        else:
+            key = self.key(posted_key, top=top)
+        if key.kind is None or (kind := key.kind.of(value)) is key.kind:
+            return key
+        return self.of_wrong_kind(posted_key, top=top) if kind is None else key._replace(kind=kind)
+
+    def of_wrong_kind(self, key: str, *, top: bool) -> Key:
+        """Return what becomes of a declared key whose value is of another kind."""
+        return Key(key, key, normal=key)
+
     def _list(self, posted: Iterable[Any], key: Key, depth: int, path: str) -> list[Any]:
         kept: list[Any] = []
         item_kind = key.kind.item if key.kind is not None and key.kind.name == "list" else None
-        item_key = key._replace(kind=item_kind)
         for index, item in enumerate(posted):
             where = f"{path}[{index}]"
             if len(kept) >= MAX_ITEMS:
                 self._note(where, "dropped", "too_many_items")
                 break
-            verdict = self._value(item, item_key, depth, where)
+            kind = item_kind.of(item) if item_kind is not None else None
+            if self.drops_undeclared and kind is None:
+                self._note(where, "dropped", "undeclared")
+                continue
+            verdict = self._value(item, key._replace(kind=kind), depth, where)
             if isinstance(verdict, Dropped):
                 self._note(where, "dropped", verdict.rule)
                 continue
@@ -211,16 +249,24 @@ class Walk:
         """Return a string as it leaves."""
         text = clean_text(value)
         if key.kind is not None and key.kind.name == "route":
-            return Kept(routes.route_shape(text, self._templates), "kept", "route")
-        without, secrets = shapes.redact_secrets(text)
-        cleaned = urls.clean_urls(without)
-        bounded = cleaned[: self._event.max_text]
+            return Kept(routes.route_shape(text, self.templates), "kept", "route")
+        most = self._event.max_text
+        cleaned, secrets, addresses = _safe(text)
+        bounded = cleaned[:most]
+        for _ in range(_CUTS):
+            if len(cleaned) <= most:
+                break
+            # What was cut in its middle may read as something else.
+            cleaned, more, _ = _safe(bounded)
+            bounded, secrets = cleaned[:most], secrets or more
+        else:
+            bounded = "" if len(cleaned) > most else bounded
         if secrets:
             return Kept(bounded, "redacted", "secret")
-        if bounded is not cleaned and len(bounded) < len(cleaned):
-            return Kept(bounded, "bounded", "cut")
-        if cleaned != without:
+        if addresses:
             return Kept(bounded, "bounded", "url")
+        if len(text) > most:
+            return Kept(bounded, "bounded", "cut")
         if text != value:
             return Kept(bounded, "bounded", "cleaned")
         return Kept(bounded, "kept", "identified")
@@ -230,13 +276,13 @@ class Walk:
         if isinstance(value, float):
             if not math.isfinite(value):
                 return Dropped("not_finite")
-            return Kept(float(value), "kept", self._rule_of(key))
-        if not -MAX_WHOLE <= value <= MAX_WHOLE:
+        elif not -MAX_WHOLE <= value <= MAX_WHOLE:
             return Dropped("too_large_number")
         # What the catalogue declares a count is one, whatever its digits.
         if not is_number_kind(key.kind) and (kind := shapes.number_shape(value)):
             return Kept(f"[redacted:{kind}]", "redacted", "shape")
-        return Kept(int(value), "kept", self._rule_of(key))
+        plain = float(value) if isinstance(value, float) else int(value)
+        return Kept(plain, "kept", self._rule_of(key))
 
     def _rule_of(self, key: Key) -> str:
         return key.kind.name if key.kind is not None and is_number_kind(key.kind) else "number"
@@ -248,10 +294,15 @@ class Walk:
             self._lines.append(Line(path, result, rule))
 
 
+def _safe(text: str) -> tuple[str, bool, bool]:
+    """Return a text without secrets and with clean addresses, and whether it had any of either."""
+    without, secrets = shapes.redact_secrets(text)
+    if "anon_" in without:
+        without = _ANONYMOUS_ID.sub("[redacted:uuid]", without)
+    cleaned = urls.clean_urls(without)
+    return cleaned, bool(secrets), cleaned != without
+
+
 def is_number_kind(kind: Kind | None) -> bool:
     """Whether a number is what the catalogue declares here."""
-    while kind is not None:
-        if kind.name in ("count", "duration"):
-            return True
-        kind = kind.alternative
-    return False
+    return kind is not None and kind.name in ("count", "duration")

@@ -37,6 +37,22 @@ PLAIN: Final = re.compile(
 #: The longest text that `PLAIN` is asked about: shorter than a UUID.
 PLAIN_LENGTH: Final = 32
 
+
+def is_plain(text: str) -> bool:
+    """Whether a text is a short label in which there is nothing to look for.
+
+    >>> is_plain("workspace_home"), is_plain("aa-bb-cc-dd-ee-ff"), is_plain("www.example")
+    (True, False, False)
+    """
+    return (
+        len(text) <= PLAIN_LENGTH
+        and PLAIN.fullmatch(text) is not None
+        # A MAC address may be letters only, and a host's name begin with www.
+        and text.count("-") < 5
+        and "ww" not in text.lower()
+    )
+
+
 #: The shortest text that can hold a secret: `phx_` and eight characters.
 _SHORTEST_SECRET: Final = 12
 #: The shortest word that can be, or can hold, an id, a key or a MAC address.
@@ -425,7 +441,7 @@ def redact_secrets(text: str) -> tuple[str, tuple[SecretKind, ...]]:
     >>> redact_secrets("paid with 4111 1111 1111 1111")
     ('paid with [redacted:card]', ('card',))
     """
-    if len(text) < _SHORTEST_SECRET or (len(text) <= PLAIN_LENGTH and PLAIN.fullmatch(text)):
+    if len(text) < _SHORTEST_SECRET or is_plain(text):
         return text, ()
     kinds: dict[SecretKind, None] = {}
     for _ in range(_ROUNDS):

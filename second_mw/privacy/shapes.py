@@ -15,13 +15,12 @@ from ipaddress import AddressValueError, IPv6Address
 from typing import Final, Literal, NamedTuple
 
 from second_mw.privacy.secrets import (
-    PLAIN,
-    PLAIN_LENGTH,
     SEPARATOR,
     UUID,
     SecretKind,
     card_of_number,
     first_secret,
+    is_plain,
     long_words,
     redact_secrets,
 )
@@ -306,7 +305,7 @@ def shape_of(text: str, *, version: bool = False) -> Kind | None:
     >>> shape_of("mail ada@example.org"), shape_of("claude-sonnet-4-5-20250929")
     ('email', None)
     """
-    if len(text) <= PLAIN_LENGTH and PLAIN.fullmatch(text):
+    if is_plain(text):
         return None
     words = long_words(text)
     for find, in_words in _FINDERS_IN_VERSIONS if version else _FINDERS:

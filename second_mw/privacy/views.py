@@ -21,12 +21,14 @@ import msgspec
 _LAYERS: Final = 2
 
 #: Labels and words that decode to nothing: small letters behind at most one capital, up to five
-#: digits behind them, a date at the end. Base64 of a text has capitals within, and hex of a text,
-#: if it has six digits or more, is no date: 0x01 to 0x12 are no text.
+#: digits behind them, a date at the end. Base64 of nearly every text has capitals within, and hex
+#: of a text, if it has six digits or more, is no date: 0x01 to 0x12 are no text.
 _PLAIN: Final = re.compile(
     r"(?:[A-Z]?[a-z]*\d{0,5}[ _.:/,-]+)*(?:[A-Z]?[a-z]*\d{0,5}|20[0-3]\d(?:0\d|1[0-2])[0-3]\d)"
 )
 _PLAIN_LENGTH: Final = 80
+#: How the base64 of a text has to begin that has no capitals within: `amlt` is jim.
+_SMALL_BASE64: Final = re.compile(r"(?<![A-Za-z0-9])[A-Za-f][i-nyz2-5][a-z0-9]{2}")
 
 
 def views(text: str) -> tuple[str, ...]:
@@ -35,7 +37,7 @@ def views(text: str) -> tuple[str, ...]:
     >>> views("workspace_home"), views("mail%3A%20ada%40example.org")
     ((), ('mail: ada@example.org',))
     """
-    if len(text) <= _PLAIN_LENGTH and _PLAIN.fullmatch(text):
+    if len(text) <= _PLAIN_LENGTH and _PLAIN.fullmatch(text) and not _SMALL_BASE64.search(text):
         return ()
     found: dict[str, None] = {text: None}
     layer = [normal(text)]
@@ -94,7 +96,7 @@ def _decoded(text: str) -> Iterator[str]:
         yield _unescaped(text)
     if text.lstrip()[:1] in _JSON_BEGINNINGS:
         yield from _leaves(text)
-    if _MIXED.search(text):
+    if _MIXED.search(text) or _SMALL_BASE64.search(text):
         yield from _base64(text)
     if _HEX_PAIRS.search(text):
         yield _HEX.sub(_hex_read, text)
@@ -144,9 +146,10 @@ def _leaves(text: str) -> Iterator[str]:
         yield "\n".join(leaves[_MOST_LEAVES:])
 
 
-# Somewhere in the base64 of a text a capital follows a letter or a digit, or a letter a digit.
-_MIXED: Final = re.compile(r"[a-z0-9][A-Z]|[A-Z]{2}[a-z0-9]|\d[a-z]")
-_WORD: Final = re.compile(r"[A-Z]?[a-z]+\d*|[A-Z]+\d*|\d+")
+# Somewhere in the base64 of a text a capital follows a letter or a digit, or a letter a digit, or
+# else all are capitals: `QURB` is ADA.
+_MIXED: Final = re.compile(r"[a-z0-9][A-Z]|[A-Z]{2}[a-z0-9]|\d[a-z]|[A-Z]{4}")
+_WORD: Final = re.compile(r"[A-Z]?[a-z]+\d*|\d+")
 #: Base64 within a text: between whatever is neither letter nor digit; with the standard alphabet's
 #: two signs; with those of the alphabet for URLs.
 _BASE64_RUNS: Final = (
@@ -164,7 +167,7 @@ def _base64(text: str) -> Iterator[str]:
 
 def _base64_read(found: re.Match[str]) -> str:
     run = found[0].rstrip("=")
-    if _WORD.fullmatch(run):
+    if _WORD.fullmatch(run) and not _SMALL_BASE64.match(run):
         return found[0]
     # One character more than whole groups of four can't be the end of anything.
     run = run[: len(run) - 1] if len(run) % 4 == 1 else run

@@ -367,7 +367,7 @@ def test_the_receipt_says_what_was_done_and_names_no_key_that_is_data() -> None:
         ("source", "kept", "vocabulary"),
         ("message", "dropped", "free_text"),
         ("user_email", "dropped", "identifying_key"),
-        (":key", "dropped", "identifying_key"),
+        (":key", "dropped", "identifying_ending"),
         ("theme", "redacted", "text"),
         ("nested.:key", "dropped", "identifying_value_in_key"),
         ("nested.ok", "kept", "flag"),

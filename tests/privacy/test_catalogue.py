@@ -21,7 +21,7 @@ def of(kind: str, keys: str) -> dict[str, str]:
 
 
 BUILD = {
-    "runtime_id": "label",
+    "runtime_id": "model",
     **of("model", "runtime_model runtime_model_family"),
     **of("count", "message_count user_message_count assistant_message_count tool_call_count "
                   "attachment_count"),
@@ -43,7 +43,8 @@ EVENTS = {
     "onboarding finished": of("ident", "user_id workspace_role"),
     "chat initiated": {
         **of("ident", "app_name agent_id agent_name"),
-        **of("label", "source agent_type runtime_id"),
+        **of("label", "source agent_type"),
+        "runtime_id": "model",
         **of("model", "runtime_model runtime_model_family"),
         **of("count", "selected_skill_count attachment_count message_length"),
         **of("flag", "message_included message_truncated"),

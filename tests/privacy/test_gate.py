@@ -110,7 +110,7 @@ def test_what_the_event_itself_named_is_looked_for_too() -> None:
 
 
 def test_a_bug_in_the_scan_lets_nothing_out(monkeypatch, caplog) -> None:
-    monkeypatch.setattr(identity, "holds", lambda *args, **kwargs: False)
+    monkeypatch.setattr(identity, "stands_in", lambda *args: False)
     monkeypatch.setattr(anonymize.identities, "holds", lambda *args, **kwargs: False)
     with pytest.raises(Refused) as refused:
         finish({"theme": "lovelace"})

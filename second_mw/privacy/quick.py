@@ -1,0 +1,273 @@
+"""The quick way through the rules, for events in which there is nothing to look at closely.
+
+Nearly every event of a product is declared counts and flags, known words, keys that go, and a few
+labels that have been seen before. For those this module gives the very properties that `anonymize`
+and `sanitize` would give, at a fraction of the cost; as soon as anything is unusual (a container,
+an odd character, a word that might be somebody's name, a value of another kind) it gives None, and
+the careful walk begins from the start. So a mistake here can only be one of being too sure: the
+tests compare both ways over arbitrary events. Receipts are kept by the careful walk alone.
+
+What it remembers: per event and key, what the key means (of a key that goes only its hash, for the
+key may be data); and labels that passed for somebody. Tables are bounded, and emptied when full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal, NamedTuple
+
+from second_mw.privacy import identity as identities
+from second_mw.privacy import views
+from second_mw.privacy.anonymize import Rulebook, is_version, judged_text, named_by
+from second_mw.privacy.catalogue import Kind
+from second_mw.privacy.identity import Identity, compact, folded
+from second_mw.privacy.sanitize import MAX_KEYS, Key
+from second_mw.privacy.secrets import is_plain
+from second_mw.privacy.shapes import shape_of
+
+#: Labels remembered for each way of judging, and keys for each event.
+_REMEMBERED: Final = 4096
+#: Longer values are judged anew each time.
+_LONGEST: Final = 64
+#: What no card number reaches.
+_SMALL: Final = 10**11
+
+Means = Literal["gone", "ident", "number", "flag", "word", "undeclared", "look"]
+
+
+class Rule(NamedTuple):
+    """What a key means.
+
+    Args:
+        means: `gone` is dropped; `ident` is, and its values are looked for; `look` is for the
+            careful walk.
+        key: as the careful walk knows it.
+        passed: the labels that passed under keys like this, with their compact form.
+        compact: the key's own compact form, empty where the catalogue declares it.
+    """
+
+    means: Means
+    key: Key
+    vocabulary: frozenset[str]
+    passed: dict[str, str]
+    compact: str = ""
+
+
+_MEANS: Final[dict[str, Means]] = {
+    "count": "number",
+    "duration": "number",
+    "flag": "flag",
+    "label": "word",
+    "model": "word",
+    "route": "word",
+}
+_LOOK: Final = Rule("look", Key("", ":key"), frozenset(), {})
+_GONE: Final = Rule("gone", Key("", ":key"), frozenset(), {})
+_GONE_IDENT: Final = Rule("ident", Key("", ":key"), frozenset(), {})
+
+
+class Quick:
+    """The quick way of anonymized mode.
+
+    Args:
+        rules: what every key means.
+    """
+
+    def __init__(self, rules: Rulebook) -> None:
+        self._rules = rules
+        #: One table of labels that passed for each way of judging them.
+        self._passed: dict[str, dict[str, str]] = {
+            name: {} for name in ("label", "version", "model", "route")
+        }
+        self._routes = self._passed["route"]
+        self._known = {
+            event.name: {
+                key: self._rule(rules.key(event.name, key, top=True)) for key in event.properties
+            }
+            for event in rules.catalogue
+        }
+        # Keys that go, by their hashes: what was dropped is not remembered itself (spec §17).
+        self._gone: dict[str, set[int]] = {event: set() for event in self._known}
+
+    def properties(
+        self, event: str, posted: Mapping[str, Any], user: Identity
+    ) -> tuple[dict[str, Any], list[str]] | None:
+        """Return the properties as they leave and what Ident values named, None if in doubt."""
+        if len(posted) > MAX_KEYS:
+            return None
+        known = self._known[event]
+        kept: dict[str, Any] = {}
+        named: list[str] = []
+        #: Compact forms of whatever leaves and could be somebody's.
+        said: list[str] = []
+        new: list[tuple[dict[str, str], str, str]] = []
+        numbers: list[float] = []
+        # One loop with everything in it: a call for each property costs as much as its decision.
+        for key, value in posted.items():
+            rule = known.get(key)
+            if rule is None:
+                rule = self._learned(event, key)
+            means = rule.means
+            if means == "gone":
+                continue
+            if means == "ident":
+                if value.__class__ is str:
+                    if len(value) >= 4:
+                        named.append(value)
+                elif value is not None:
+                    named += [text for text in self._named(event, value) if len(text) >= 4]
+                continue
+            if means == "look":
+                return None
+            kind = value.__class__
+            if kind is str:
+                if value in rule.vocabulary:
+                    kept[key] = value
+                    continue
+                if means == "number" or means == "flag":
+                    return None
+                form = rule.passed.get(value)
+                if form is None:
+                    leaves = self._judged(event, rule, value)
+                    if leaves is None:
+                        return None
+                    kept[key], form = leaves
+                    if form:
+                        new.append((rule.passed, value, form))
+                        said.append(form)
+                else:
+                    kept[key] = value
+                    said.append(form)
+            elif kind is int or kind is float:
+                if not -_SMALL < value < _SMALL or (means != "number" and means != "undeclared"):
+                    return None
+                kept[key] = value
+                numbers.append(value)
+            elif value is None:
+                kept[key] = None
+            elif kind is bool:
+                if means != "flag" and means != "undeclared":
+                    return None
+                kept[key] = value
+            else:
+                return None
+            if rule.compact:
+                said.append(rule.compact)
+        if (said or numbers) and self._is_doubtful(kept, said, numbers, named, user):
+            return None
+        for table, text, form in new:
+            if len(table) >= _REMEMBERED:
+                table.clear()
+            table[text] = form
+        return kept, named
+
+    def _is_doubtful(
+        self,
+        kept: dict[str, Any],
+        said: list[str],
+        numbers: list[float],
+        named: list[str],
+        user: Identity,
+    ) -> bool:
+        """Whether anything that leaves could hold identity: asked once for all of it."""
+        together = "\n".join(said)
+        if identities.stands_in(user.compacts, together):
+            return True
+        figures = repr(numbers) if user.digits else ""
+        if any(len(digits) >= 5 and digits in figures for digits in user.digits):
+            return True
+        if user.whole and any(
+            isinstance(value, str) and folded(value).strip() in user.whole
+            for value in (*kept.values(), *kept)
+        ):
+            return True
+        if len(named) > identities.MOST_NAMED:
+            return True
+        for text in named:
+            form = compact(folded(text))
+            if not form:
+                if not text.isascii():
+                    return True
+            elif form in together or (form.isdecimal() and form in repr(numbers)):
+                return True
+        return False
+
+    def _judged(self, event: str, rule: Rule, value: str) -> tuple[str, str] | None:
+        """Return a string as it leaves with its compact form, which a placeholder has none of."""
+        if not value:
+            return "", ""
+        key = rule.key
+        if not is_plain(value) or rule.passed is self._routes:
+            verdict = judged_text(value, key, self._rules.templates)
+            if verdict.result == "redacted":
+                if key.kind is None:
+                    self._rules.warn_once(event, key)
+                return verdict.value, ""
+            if verdict.value != value or len(value) > _LONGEST or not value.isascii():
+                return None
+            if rule.passed is self._routes:
+                return value, compact(value.lower())
+        form = _form_with_views(value)
+        return None if form is None else (value, form)
+
+    def _named(self, event: str, value: Any) -> list[str]:
+        def fails(key: str) -> bool:
+            return self._rules.key(event, key, top=False).rule is not None
+
+        return named_by(value, fails)
+
+    # Keys
+
+    def _rule(self, key: Key) -> Rule:
+        kind = key.kind
+        if key.rule is not None:
+            is_ident = kind is not None and kind.danger == "ident"
+            return Rule("ident" if is_ident else "gone", key, frozenset(), {})
+        if kind is None or kind.alternative is not None or kind.name not in _MEANS:
+            return Rule("look", key, frozenset(), {})
+        return Rule(_MEANS[kind.name], key, kind.vocabulary, self._passed.get(_way(kind, key), {}))
+
+    def _learned(self, event: str, key: object) -> Rule:
+        """Return what a key means that the catalogue does not declare."""
+        if not isinstance(key, str):
+            return _LOOK
+        gone = self._gone[event]
+        hashed = hash(key)
+        if hashed in gone:
+            return _GONE
+        judged = self._rules.key(event, key, top=True)
+        if judged.rule is not None:
+            if self._rules.is_ident(event, key, top=True):
+                return _GONE_IDENT
+            if len(gone) >= _REMEMBERED:
+                gone.clear()
+            gone.add(hashed)
+            return _GONE
+        form = _form_with_views(key) if key.isascii() else None
+        if judged.secret or judged.name != key or form is None:
+            return _LOOK
+        way = "version" if is_version(judged) else "label"
+        rule = Rule("undeclared", judged, frozenset(), self._passed[way], form or "\n")
+        known = self._known[event]
+        if len(known) < _REMEMBERED:
+            known[key] = rule
+        return rule
+
+
+def _way(kind: Kind, key: Key) -> str:
+    if kind.name != "label":
+        return kind.name
+    return "version" if is_version(key) else "label"
+
+
+def _form_with_views(text: str) -> str | None:
+    """Return the compact forms of an ASCII text and its views, None if a view has a shape.
+
+    What short words decode to by chance (alpha is base64 of jZa) is somebody's name as seldom.
+    """
+    form = compact(text.lower())
+    for view in views.views(text):
+        if shape_of(view):
+            return None
+        form += "\n" + compact(folded(view))
+    return form
