@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Final
@@ -75,7 +76,9 @@ def parser(named: str | None) -> argparse.ArgumentParser:
         command = commands.add_parser(
             name,
             help=summary,
-            description=getattr(module, "DESCRIPTION", f"{summary[0].upper()}{summary[1:]}."),
+            description=_filled(
+                getattr(module, "DESCRIPTION", f"{summary[0].upper()}{summary[1:]}.")
+            ),
             epilog=f"Example: {example}" if example else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -83,3 +86,8 @@ def parser(named: str | None) -> argparse.ArgumentParser:
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     return top
+
+
+def _filled(text: str) -> str:
+    """Return paragraphs, set apart by an empty line, filled to a terminal of 80 columns."""
+    return "\n\n".join(textwrap.fill(" ".join(p.split()), 79) for p in text.split("\n\n"))

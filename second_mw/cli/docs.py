@@ -26,7 +26,11 @@ th, td { padding: 4px 8px; border: 1px solid; text-align: start; vertical-align:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "page", nargs="?", choices=sorted(docs.PAGES), help="left out, the pages are listed"
+        "page",
+        nargs="?",
+        metavar="PAGE",
+        choices=sorted(docs.PAGES),
+        help="left out, the pages are listed",
     )
     parser.add_argument("--serve", action="store_true", help="as web pages, on 127.0.0.1")
     parser.add_argument("--port", type=int, default=8766, help="for --serve, default 8766")

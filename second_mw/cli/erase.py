@@ -13,7 +13,7 @@ from second_mw.user import Choice
 EXAMPLE: Final = "second-mw erase --user u_4711 --distinct-id anon_… --outbox sqlite:///events.db"
 DESCRIPTION: Final = (
     "Erase what is kept here about one person: the choice, what is remembered of $identify,\n"
-    "and events that wait or are dead. Says what to ask of PostHog itself.\n"
+    "and events that wait or are dead. Says what to ask of PostHog itself.\n\n"
     "Anonymized events carry no user: name the browser's anonymous id for them."
 )
 

@@ -15,7 +15,7 @@ from second_mw.user import user_key
 
 EXAMPLE: Final = "second-mw export --user u_4711 --outbox sqlite:///events.db"
 DESCRIPTION: Final = (
-    "Print what is kept here about one person: the choice, and events that wait or are dead.\n"
+    "Print what is kept here about one person: the choice, and events that wait or are dead.\n\n"
     "Anonymized events carry no user: find them by the browser's anonymous id, which the\n"
     "person sees under Usage data settings (--distinct-id anon_…)."
 )
