@@ -215,6 +215,7 @@ class Database:
     def _begin(self) -> None:
         self._write_lock = RLock()
         self._read_lock = RLock()
+        self._is_reading = False
 
     # Reading and writing
 
@@ -245,17 +246,35 @@ class Database:
         if not self._read_lock.acquire(timeout=self._read_timeout):
             raise sqlite3.OperationalError("another thread reads for too long")
         try:
-            db = self._reading_connection()
+            if self._is_reading:
+                # A signal handler looks while its own thread does.
+                yield self._reading_connection()
+                return
+            self._is_reading = True
             try:
-                db.execute("BEGIN")
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                self._reader = None
-                _closed(db)
-                raise
+                with self._look() as db:
+                    yield db
+            finally:
+                self._is_reading = False
         finally:
             self._read_lock.release()
+
+    @contextmanager
+    def _look(self) -> Iterator[Connection]:
+        db = self._reading_connection()
+        try:
+            db.execute("BEGIN")
+            yield db
+            db.execute("COMMIT")
+        except BaseException:
+            self._reader = None
+            _closed(db)
+            raise
+
+    def entered(self) -> bool:
+        """Return whether the calling thread is reading or writing: a signal handler may be."""
+        # What threading.Condition asks a lock, too; there is no public way.
+        return any(lock._is_owned() for lock in (self._write_lock, self._read_lock))  # type: ignore[attr-defined]
 
     def _roll_back(self, db: Connection, error: BaseException) -> None:
         """Undo; after an error of the file's own the next transaction gets a new connection."""

@@ -442,6 +442,10 @@ class SqliteStore:
 
     # The process's life
 
+    def entered(self) -> bool:
+        """Return whether the calling thread is inside this store: a signal handler may be."""
+        return self._writer.entered() or self._database.entered()
+
     def after_fork(self) -> None:
         """Become the child's own: what waits in the file is everybody's."""
         self._database.after_fork()

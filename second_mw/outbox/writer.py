@@ -86,6 +86,11 @@ class Writer(Generic[T]):
         self._carry_out([job])
         return job.future
 
+    def entered(self) -> bool:
+        """Return whether the calling thread is just leaving a job: a signal handler may find it."""
+        owned: bool = self._changed._is_owned()  # type: ignore[attr-defined]
+        return owned
+
     def close(self) -> None:
         """Commit what is there and end the thread; the next job starts it again."""
         with self._changed:

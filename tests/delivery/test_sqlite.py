@@ -23,6 +23,7 @@ from second_mw.outbox import sqlite as room
 from second_mw.outbox import writer
 from second_mw.outbox.outbox import open_store
 from second_mw.outbox.sqlite import SqliteStore
+from second_mw.preferences.opening import open_preferences
 from tests.delivery.build import payload, payloads
 from tests.stores import Moment
 
@@ -72,6 +73,25 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 # The URL and the setting
+
+
+@pytest.mark.parametrize("url", ["redis://h", "rediss://h", "redis+sentinel://h"])
+def test_a_missing_library_is_named_with_the_extra_that_brings_it(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> Any:
+        raise ModuleNotFoundError(f"No module named 'redis', by {name}", name="redis")
+
+    for module in ("outbox.outbox", "preferences.opening"):
+        monkeypatch.setattr(f"second_mw.{module}.import_module", missing)
+    for open_ in (open_store, lambda url, setting: open_preferences(url, setting=setting)):
+        with pytest.raises(ConfigurationError, match=r"X needs .*'redis'.*second_mw\[redis\]"):
+            open_(url, "X")
+
+
+def test_a_scheme_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="X names no store"):
+        open_store("file:///x", "X")
 
 
 @pytest.mark.parametrize(
@@ -329,6 +349,81 @@ def test_a_file_that_is_removed_while_it_is_used_is_made_anew(opened, file: Path
     store.put([payload(1)])
     assert [entry.payload for entry in opened().peek(5)] == [payload(1)]
     assert [entry.payload for entry in store.peek(5)] == [payload(1)]
+
+
+def test_a_look_makes_a_file_that_was_removed_anew_too(opened, file: Path) -> None:
+    store = opened()
+    file.unlink()
+    assert store.counts().accepted == 0
+
+
+def test_a_look_that_fails_is_said_and_the_next_one_works(opened, counting: Counting) -> None:
+    store = opened(connect=counting)
+    store.put([payload()])
+    counting.fails = "SELECT accepted"
+    with pytest.raises(OutboxUnavailable):
+        store.counts()
+    counting.fails = ""
+    assert store.counts().waiting == 1
+
+
+def test_a_file_that_can_not_be_looked_at_is_a_clear_error(
+    opened, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened()
+
+    def gone(*_: object) -> Any:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(database.Database, "_migrate", gone)
+    with pytest.raises(ConfigurationError, match=r"can't be read .Input/output error"):
+        SqliteStore(str(file))
+
+
+def without_a_log(file: Path) -> sqlite3.Connection:
+    """Take a file's write-ahead log away, and keep a reader on it."""
+    SqliteStore(str(file)).close()
+    db = sqlite3.connect(file, isolation_level=None)
+    db.execute("PRAGMA journal_mode=DELETE")
+    db.execute("BEGIN")
+    db.execute("SELECT count(*) FROM entries").fetchone()
+    return db
+
+
+def test_the_switch_to_a_log_is_tried_again_when_others_are_in_the_way(
+    file: Path, counting: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_a_log(file).close()
+    counting.fails = "PRAGMA journal_mode=WAL"
+    monkeypatch.setattr(database.time, "sleep", lambda _: setattr(counting, "fails", ""))
+    store = SqliteStore(str(file), connect=counting)
+    assert counting.fails == ""
+    assert store.put([payload()]) == 1
+    assert file.with_name("outbox.db-wal").exists()
+    store.close()
+
+
+def test_a_switch_that_never_comes_about_is_a_clear_error(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = without_a_log(file)
+    monkeypatch.setattr(database, "_START_TIMEOUT", 0.0)
+    with pytest.raises(ConfigurationError, match=r"can't be used .database is locked"):
+        SqliteStore(str(file))
+    reader.close()
+
+
+def test_a_place_without_shared_memory_is_a_clear_error(
+    opened, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_a_log(file).close()
+    usual = database._value
+    refused = "PRAGMA journal_mode"
+    monkeypatch.setattr(
+        database, "_value", lambda db, sql: "delete" if sql.startswith(refused) else usual(db, sql)
+    )
+    with pytest.raises(ConfigurationError, match="can't have a write-ahead log"):
+        opened()
 
 
 # Versions
@@ -682,6 +777,18 @@ def test_what_is_erased_is_in_none_of_the_files(opened, file: Path) -> None:
     assert store.counts()[:5] == (400, 0, 50, 200, 150)
 
 
+def test_an_erasure_whose_log_can_not_be_emptied_has_failed(
+    opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> bool:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    store = opened()
+    monkeypatch.setattr(store._database, "truncate_log", fails)
+    with pytest.raises(OutboxUnavailable):
+        store.erase(["u_zebra"])
+
+
 def test_an_erasure_that_a_reader_holds_up_is_said_to_be_unfinished(
     opened, file: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -752,6 +859,9 @@ def test_check_tells_of_every_fault_it_finds(
     monkeypatch.setattr(room.shutil, "disk_usage", lambda _: usage)
     monkeypatch.setattr(store._database, "damage", lambda: "page 3 is never used")
     said = store.check()
+    with monkeypatch.context() as patched:
+        patched.setattr(database.sys, "platform", "win32")
+        assert not database.open_to_others(file)
     assert [word in text for word, text in zip(
         ("damaged (page 3", "read by others", "100 MB", "8 of at most 10"), said, strict=True
     )] == [True] * 4  # fmt: skip
@@ -775,6 +885,22 @@ def test_a_store_that_is_forgotten_leaves_no_file_open(file: Path) -> None:
     del forgotten
     gc.collect()
     assert len(closed) == before + 2
+
+
+def test_a_connection_that_can_not_be_closed_hurts_nobody(file: Path) -> None:
+    class Stuck(_Counted):
+        def close(self) -> None:
+            super().close()
+            raise sqlite3.OperationalError("unable to close")
+
+    store = SqliteStore(
+        str(file),
+        connect=lambda path, timeout: Stuck(Counting(), database.connected(path, timeout)),
+    )
+    store.put([payload()])
+    store.close()
+    assert store.counts().waiting == 1
+    store.close()
 
 
 # Forks
@@ -862,6 +988,34 @@ def test_a_fork_waits_for_no_reader_and_leaves_no_lock_behind(opened) -> None:
             thread.join()
     assert (codes, failed) == ([0] * 5, [])
     assert store.counts().accepted == len(store.peek(BIG))
+
+
+def test_in_a_child_nothing_is_locked_and_nothing_inherited(opened) -> None:
+    """What the hooks do, one after the other in one process."""
+    store = opened()
+    store.put([payload(0)])
+    database._before_fork()
+    assert (store._database._reader, store._database._writer) == (None, None)
+    database._after_fork_in_child()
+    assert not store.entered()
+    assert store.put([payload(1)]) == 1
+    database._before_fork()
+    assert store.entered()
+    database._after_fork_in_parent()
+    assert not store.entered()
+    assert store.counts().waiting == 2
+
+
+def test_a_signal_handler_may_look_while_its_own_thread_does(opened) -> None:
+    store = opened()
+    store.put([payload()])
+    with store._reading() as db:
+        assert store.entered()
+        assert store.counts().waiting == 1
+        assert db.execute("SELECT count(*) FROM entries").fetchone() == (1,)
+    assert not store.entered()
+    with store._writer._changed:
+        assert store.entered()
 
 
 def test_a_connection_inherited_behind_pythons_back_is_left_alone_and_said(
