@@ -115,8 +115,8 @@ def _inbox(walk: Walk, camera: Camera, inbox: str) -> None:
     walk.driver.get(inbox)
     walk.see(".row", "build completed")
     camera.take_all("inbox-list")
-    walk.press(".row", "approval shown")
-    walk.see("#open h2", "approval shown")
+    walk.press(".row", "chat initiated")
+    walk.see("#open tbody tr", "dropped: names a person")
     camera.take_all("inbox")
     # A phone shows the list or the open event.
     walk.driver.get(inbox)
@@ -125,6 +125,37 @@ def _inbox(walk: Walk, camera: Camera, inbox: str) -> None:
     walk.press(".row.refused")
     walk.see("#open h2", "A request was refused")
     camera.take_all("inbox-refused")
+
+
+def _post_names(walk: Walk) -> None:
+    """Post what a page would that holds nothing back, as the product's own browser does not."""
+    properties = {
+        "message": "A stock count for our five shops",
+        "message_length": 32,
+        "app_name": "Stock watch",
+        "agent_name": "Builder",
+        "agent_type": "builder",
+        "runtime_id": "claude-code",
+        "runtime_model": "claude-sonnet-4-5",
+        "selected_skill_count": 0,
+        "user_email": "maren@kestrel-coffee.example",
+        "page_url": f"{walk.demo}/w/kestrel-coffee",
+        "route_shape": "/w/kestrel-coffee",
+        "surface": "workspace_home",
+        "plan": "for Maren",
+    }
+    status = walk.driver.execute_async_script(
+        """
+        const [event, done] = arguments;
+        fetch("/api/analytics/capture", {
+            method: "POST",
+            headers: { "Content-Type": "application/json" },
+            body: JSON.stringify(event),
+        }).then((answer) => done(answer.status));
+        """,
+        {"event": "chat initiated", "properties": properties},
+    )
+    assert status == 204, status
 
 
 def _refuse(inbox: str) -> None:
@@ -151,6 +182,7 @@ def _demo(walk: Walk, camera: Camera) -> None:
     walk.open_account()
     camera.take("account-menu")
     walk.go("Library")
+    _post_names(walk)
     walk.open_usage_data()
     camera.take_all("usage-data")
 

@@ -215,7 +215,9 @@ class Inbox:
             return _text("Too many receipts at once.", 413)
         try:
             self.store.keep_receipts(msgspec.json.decode(body, type=_Receipts).receipts)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return _text("Expected JSON.", 400)
+        except (AttributeError, KeyError, TypeError):
             return _text('Expected {"receipts": [receipt, …]}.', 400)
         return Response(status=204)
 

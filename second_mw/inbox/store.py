@@ -284,12 +284,14 @@ class Store:
         """Keep receipts, each as `Receipt.as_dict()` makes them; a later one replaces an earlier.
 
         Raises:
-            KeyError, TypeError: one of them is no receipt; then none is kept.
+            AttributeError, KeyError, TypeError: one of them is no receipt; then none is kept.
         """
         with self._changing():
             for receipt in receipts:
                 key = (str(receipt["uuid"]), str(receipt["distinct_id"]))
-                results = [line["result"] for line in receipt["properties"]]
+                # What the server writes itself is no loss.
+                lines = [each for each in receipt["properties"] if each.get("rule") != "reserved"]
+                results = [line["result"] for line in lines]
                 self._db.execute(
                     "INSERT OR REPLACE INTO receipts (uuid, distinct_id, dropped, redacted,"
                     " document) VALUES (?, ?, ?, ?, ?)",

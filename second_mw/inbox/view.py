@@ -41,9 +41,10 @@ class Property(msgspec.Struct, frozen=True):
 
 
 def properties_of(opened: Opened) -> list[Property]:
-    """Return the table's rows: dropped, then sent, then what the server added."""
+    """Return the table's rows: dropped, then sent, then what the server wrote itself."""
     lines: list[dict[str, Any]] = (opened.receipt or {}).get("properties", [])
-    dropped = [line for line in lines if line["result"] == "dropped"]
+    reserved = [line for line in lines if line.get("rule") == "reserved"]
+    dropped = [line for line in lines if line["result"] == "dropped" and line not in reserved]
     others = {line["key"]: line for line in lines if line["result"] != "dropped"}
     below: dict[str, list[dict[str, Any]]] = {}
     for key, line in others.items():
@@ -53,7 +54,7 @@ def properties_of(opened: Opened) -> list[Property]:
         Property(line["key"], None, "dropped", _words(line), "dropped", _is_below(line, opened))
         for line in dropped
     ]
-    added: list[Property] = []
+    added = [Property(line["key"], None, "added", _words(line), "added") for line in reserved]
     for key, value in opened.properties.items():
         text = _encode(value).decode()
         if key in others:

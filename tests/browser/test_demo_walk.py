@@ -1,7 +1,9 @@
 """The demo, used by a person with a real Chromium: which events come out, and what is in them.
 
-The walk is `demos/walk.py`; the payloads are caught at the outbox, so what is compared here is
-what PostHog would get.
+The walk is `demos/walk.py`; the payloads are those that the real inbox has, delivered by the real
+forwarder, so what is compared here is what PostHog would get. `walk_anonymized.json` and
+`walk_identified.json` hold them whole; after an intended change write them anew with
+`SECOND_WRITE_WALK=1`, and read the difference.
 """
 
 from __future__ import annotations
@@ -29,14 +31,18 @@ from demos.product.story import Story
 from demos.starlette_host import create_app as starlette_app
 from demos.walk import Walk, running
 from second_mw import Analytics
+from second_mw.inbox.app import InboxServer
+from second_mw.inbox.receipts import ReceiptSender
 from second_mw.privacy.catalogue import COMMON, Catalogue
-from tests.stores import Kept
+from second_mw.version import VERSION
 
 pytestmark = pytest.mark.browser
 
 BUILD_SECONDS = 0.3
 CATALOGUE = Catalogue.default().events
 HOSTS = ["flask", "starlette"]
+WALKS = Path(__file__).parent
+PATIENCE = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -95,23 +101,62 @@ SERVED: dict[str, Callable[[Analytics, Story], contextlib.AbstractContextManager
 }
 
 
+@dataclass
+class Arrived:
+    """What has arrived in the inbox behind a demo."""
+
+    inbox: InboxServer
+    analytics: Analytics
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """Every event so far, in order, once what waits is delivered."""
+        assert self.analytics.flush(PATIENCE).left == 0
+        return self.inbox.events()
+
+    def until(self, name: str) -> dict[str, Any]:
+        """Wait for an event of this name, and return the first."""
+
+        def named() -> list[dict[str, Any]]:
+            return [event for event in self.inbox.events() if event["event"] == name]
+
+        assert self.inbox.wait_for(named, PATIENCE), name
+        return named()[0]
+
+
 @contextlib.contextmanager
-def demo(host: str, **fields: Any) -> Iterator[tuple[str, Kept]]:
-    """The demo in this process, and the store that its events end in."""
-    store = Kept()
-    given = {"token": "phc_test", "host": "http://127.0.0.1:9", "outbox": store, **fields}
-    analytics = Analytics(**given)
-    try:
-        with SERVED[host](analytics, Story(build_seconds=BUILD_SECONDS)) as address:
-            yield address, store
-    finally:
-        analytics.close(timeout=1.0)
+def demo(host: str, **fields: Any) -> Iterator[tuple[str, Arrived]]:
+    """The demo in this process, and what arrives in the inbox behind it."""
+    with InboxServer(port=0) as inbox:
+        receipts = ReceiptSender(f"{inbox.url}/receipts")
+        # One sender keeps the order in which things happened.
+        analytics = Analytics(**{
+            "token": "phc_test",
+            "host": inbox.url,
+            "on_receipt": receipts,
+            "flush_interval": 0.2,
+            "max_in_flight": 1,
+            **fields,
+        })  # fmt: skip
+        try:
+            with SERVED[host](analytics, Story(build_seconds=BUILD_SECONDS)) as address:
+                yield address, Arrived(inbox, analytics)
+        finally:
+            analytics.close(timeout=1.0)
+            receipts.close()
 
 
-def everything(walk: Walk) -> None:
-    """All that can be done in the demo, by Maren and then by Ines, each signing out at the end."""
+def everything(walk: Walk, *, named: bool = False) -> None:
+    """All that can be done in the demo, by Maren and then by Ines, each signing out at the end.
+
+    Args:
+        walk: who walks.
+        named: whether both turn anonymity off first.
+    """
     walk.arrive()
     walk.sign_in("Maren")
+    if named:
+        walk.send_with_name()
     walk.start_app()
     walk.pick("Start with the count")
     walk.request_changes("Count in bags of sixty")
@@ -135,6 +180,9 @@ def everything(walk: Walk) -> None:
     walk.sign_out()
     walk.sign_in("Ines")
     walk.be_onboarded()
+    if named:
+        walk.send_with_name()
+        walk.go("Library")
     walk.sign_out()
 
 
@@ -143,6 +191,7 @@ class Walked:
     """A walk through everything, and what came of it."""
 
     events: list[dict[str, Any]]
+    receipts: list[dict[str, Any]]
     stored: dict[str, str]
     console: list[dict[str, Any]]
 
@@ -150,14 +199,104 @@ class Walked:
         return [event["properties"] for event in self.events if event["event"] == name]
 
 
-@pytest.fixture(scope="module", params=HOSTS)
-def walked(request: pytest.FixtureRequest, driver: webdriver.Chrome) -> Walked:
-    with demo(request.param) as (address, store):
+def walk_through(driver: webdriver.Chrome, host: str, *, named: bool) -> Walked:
+    with demo(host) as (address, arrived):
+        screenshots.Camera(driver).look()
         walk = Walk(driver, address)
         driver.get_log("browser")
-        everything(walk)
+        everything(walk, named=named)
         stored = driver.execute_script("return {...localStorage}")
-        return Walked(store.events, stored, driver.get_log("browser"))
+        events = json.loads(json.dumps(arrived.events).replace(address, "http://demo"))
+        receipts = len([event for event in events if event["event"] != "$identify"])
+        assert arrived.inbox.wait_for(lambda: len(arrived.inbox.receipts()) >= receipts, PATIENCE)
+        return Walked(events, arrived.inbox.receipts(), stored, driver.get_log("browser"))
+
+
+@pytest.fixture(scope="module", params=HOSTS)
+def walked(request: pytest.FixtureRequest, driver: webdriver.Chrome) -> Walked:
+    """The walk in anonymized mode."""
+    return walk_through(driver, request.param, named=False)
+
+
+@pytest.fixture(scope="module", params=HOSTS)
+def walked_named(request: pytest.FixtureRequest, driver: webdriver.Chrome) -> Walked:
+    """The walk in identified mode, from the choice on."""
+    return walk_through(driver, request.param, named=True)
+
+
+def settled(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """Payloads by event, whole, less what every event has and what differs from run to run."""
+    payloads = []
+    for event in events:
+        properties = dict(event["properties"])
+        if "duration_ms" in properties:
+            assert isinstance(properties["duration_ms"], int)
+            properties["duration_ms"] = "some"
+        person = "anon" if event["distinct_id"].startswith("anon_") else event["distinct_id"]
+        payloads.append((event["event"], {"distinct_id": person, **properties}))
+    first = payloads[0][1]
+    common = {
+        key: value
+        for key, value in first.items()
+        if all(key in each and each[key] == value for _, each in payloads)
+    }
+    by_event: dict[str, list[dict[str, Any]]] = {}
+    for name, properties in payloads:
+        own = {key: value for key, value in properties.items() if key not in common}
+        by_event.setdefault(name, []).append(dict(sorted(own.items())))
+    # How often these come is the business of others; which of them there are is compared.
+    for name in {"page viewed", "$identify"} & set(by_event):
+        different = {json.dumps(each, sort_keys=True): each for each in by_event[name]}
+        by_event[name] = [different[key] for key in sorted(different)]
+    return {"on every event": dict(sorted(common.items())), **dict(sorted(by_event.items()))}
+
+
+def expected(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """What a walk has to bring, from its file."""
+    file = WALKS / f"walk_{name}.json"
+    if os.environ.get("SECOND_WRITE_WALK"):
+        text = json.dumps(found, indent=1, ensure_ascii=False).replace(VERSION, "VERSION")
+        file.write_text(f"{text}\n")
+    read: dict[str, Any] = json.loads(file.read_text().replace("VERSION", VERSION))
+    return read
+
+
+def test_the_payloads_of_the_whole_walk_are_these_and_no_others(walked: Walked) -> None:
+    found = settled(walked.events)
+    assert found == expected("anonymized", found)
+
+
+def test_the_payloads_of_the_whole_walk_with_a_name_are_these_and_no_others(
+    walked_named: Walked,
+) -> None:
+    found = settled(walked_named.events)
+    assert found == expected("identified", found)
+
+
+def test_walking_with_a_name_emits_every_event_too(walked_named: Walked) -> None:
+    assert {event["event"] for event in walked_named.events} == {*CATALOGUE, "$identify"}
+
+
+def test_each_event_can_be_deduplicated_and_has_its_receipt(walked: Walked) -> None:
+    keys = [(event["distinct_id"], event["uuid"]) for event in walked.events]
+    assert len(set(keys)) == len(keys)
+    assert {(each["distinct_id"], each["uuid"]) for each in walked.receipts} == set(keys)
+    assert all(each["mode"] == "anonymized" for each in walked.receipts)
+
+
+def test_a_name_is_sent_only_after_the_choice_and_with_no_anonymous_id(
+    walked_named: Walked,
+) -> None:
+    people = {each.id for each in PEOPLE}
+    named = [event for event in walked_named.events if event["distinct_id"] in people]
+    others = [event for event in walked_named.events if event["distinct_id"] not in people]
+    assert {event["distinct_id"] for event in named} == {PEOPLE[0].id, PEOPLE[2].id}
+    assert all(event["distinct_id"].startswith("anon_") for event in others)
+    assert "anon_" not in json.dumps(named)
+    first = {person: next(e for e in named if e["distinct_id"] == person) for person in people
+             if any(e["distinct_id"] == person for e in named)}  # fmt: skip
+    assert {event["event"] for event in first.values()} == {"$identify"}
+    assert "$process_person_profile" not in json.dumps(named)
 
 
 def test_walking_the_demo_emits_every_event_of_the_catalogue(walked: Walked) -> None:
@@ -234,7 +373,7 @@ def test_an_app_can_be_imported_from_a_file_whose_name_stays_here(
 ) -> None:
     file = tmp_path / "payroll-2026.zip"
     file.write_bytes(b"")
-    with demo("flask") as (address, store):
+    with demo("flask") as (address, arrived):
         walk = Walk(driver, address)
         walk.sign_in("Tomas")
         walk.press("main [data-import]")
@@ -242,18 +381,19 @@ def test_an_app_can_be_imported_from_a_file_whose_name_stays_here(
         walk.see("h1", "Payroll 2026")
         walk.see_built()
         walk.sign_out()
-    events = {event["event"]: event["properties"] for event in store.events}
+        sent = arrived.events
+    events = {event["event"]: event["properties"] for event in sent}
     assert events["import existing app clicked"]["source"] == "empty_state"
     assert events["import existing app triggered"]["trigger"] == "upload_zip"
     assert events["build completed"]["has_warning"] is True
-    assert "payroll" not in json.dumps(store.events).lower()
+    assert "payroll" not in json.dumps(sent).lower()
 
 
 def test_whoever_turns_anonymity_off_is_identified_from_then_on_and_not_before(
     driver: webdriver.Chrome,
 ) -> None:
     maren = PEOPLE[0]
-    with demo("flask") as (address, store):
+    with demo("flask") as (address, arrived):
         walk = Walk(driver, address)
         walk.sign_in("Maren")
         walk.go("Library")
@@ -263,7 +403,7 @@ def test_whoever_turns_anonymity_off_is_identified_from_then_on_and_not_before(
         walk.pick("Start with the count")
         walk.stay_anonymous()
         walk.sign_out()
-        events = store.events
+        events = arrived.events
     named = [event for event in events if event["distinct_id"] == maren.id]
     others = [event for event in events if event["distinct_id"] != maren.id]
     assert named[0]["event"] == "$identify"
@@ -283,18 +423,18 @@ def test_whoever_turns_anonymity_off_is_identified_from_then_on_and_not_before(
 
 
 def test_the_demo_can_be_walked_on_a_phone(driver: webdriver.Chrome) -> None:
-    with demo("flask") as (address, store):
+    with demo("flask") as (address, arrived):
         screenshots.Camera(driver).look(screenshots.PHONE)
         everything(Walk(driver, address))
-        assert {event["event"] for event in store.events} == set(CATALOGUE)
-        assert {event["properties"]["viewport_width"] for event in store.events} == {390}
+        assert {event["event"] for event in arrived.events} == set(CATALOGUE)
+        assert {event["properties"]["viewport_width"] for event in arrived.events} == {390}
 
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_the_demo_works_without_analytics_and_keeps_nothing(
     driver: webdriver.Chrome, host: str
 ) -> None:
-    with demo(host, token=None) as (address, store):
+    with demo(host, token=None) as (address, arrived):
         walk = Walk(driver, address)
         walk.sign_in("Maren")
         walk.start_app()
@@ -303,11 +443,53 @@ def test_the_demo_works_without_analytics_and_keeps_nothing(
         walk.approve_agents()
         walk.see_built()
         assert driver.execute_script("return {...localStorage}") == {}
-        assert store.events == []
+        assert arrived.events == []
 
 
-def test_the_inbox_shows_what_a_visitor_of_the_demo_did(driver: webdriver.Chrome) -> None:
-    with running("flask", build_seconds=BUILD_SECONDS) as where:
+@pytest.mark.parametrize("host", HOSTS)
+def test_an_event_arrives_though_its_page_is_closed_right_after_the_click(
+    driver: webdriver.Chrome, host: str
+) -> None:
+    with demo(host) as (address, arrived):
+        walk = Walk(driver, address)
+        walk.sign_in("Maren")
+        walk.go("Library")
+        first = driver.current_window_handle
+        driver.switch_to.new_window("tab")
+        driver.get(f"{address}/w/kestrel-coffee/library")
+        walk.press("main [data-import]")
+        driver.close()
+        driver.switch_to.window(first)
+        event = arrived.until("import existing app clicked")
+        assert event["properties"]["source"] == "button"
+        walk.sign_out()
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_what_was_captured_before_a_sign_out_arrives_and_nothing_after_it(
+    driver: webdriver.Chrome, host: str
+) -> None:
+    with demo(host) as (address, arrived):
+        walk = Walk(driver, address)
+        walk.sign_in("Maren")
+        walk.go("Library")
+        walk.press("main [data-import]")
+        walk.press("#import .square")
+        walk.sign_out()
+        arrived.until("import existing app clicked")
+        before = arrived.events
+        assert len({event["distinct_id"] for event in before}) == 1
+        assert driver.execute_script("return {...localStorage}") == {}
+        driver.get(f"{address}/sign-in")
+        driver.get("about:blank")
+        assert arrived.events == before
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_the_inbox_shows_what_a_visitor_of_the_demo_did(
+    driver: webdriver.Chrome, host: str
+) -> None:
+    with running(host, build_seconds=BUILD_SECONDS) as where:
         walk = Walk(driver, where.demo)
         walk.sign_in("Maren")
         walk.start_app()
@@ -316,5 +498,7 @@ def test_the_inbox_shows_what_a_visitor_of_the_demo_did(driver: webdriver.Chrome
         walk.approve_agents()
         walk.see_built()
         driver.get(where.inbox)
-        walk.see("body", "build completed")
-        walk.see("body", "approval acted")
+        walk.see(".row", "approval acted")
+        walk.press(".row", "build completed")
+        walk.see("#open h2", "build completed")
+        walk.see("#open tbody tr", "kept: a count")

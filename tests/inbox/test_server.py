@@ -280,6 +280,8 @@ RECEIPT = {
     "properties": [
         {"key": "message", "result": "dropped", "rule": "free_text", "words": "free text"},
         {"key": "file_count", "result": "kept", "rule": "count", "words": "a count"},
+        # What the server writes itself is no loss.
+        {"key": "anonymized", "result": "dropped", "rule": "reserved", "words": "written here"},
     ],
 }
 

@@ -70,13 +70,13 @@ def test_what_happened_below_a_property_stands_below_it() -> None:
     ]
 
 
-def test_a_property_that_the_server_writes_itself_is_shown_as_both() -> None:
+def test_what_the_server_writes_itself_counts_as_added_and_not_as_a_loss() -> None:
     rows = properties_of(
         opened({"anonymized": True}, receipt(line("anonymized", "dropped", "reserved")))
     )
-    assert [(row.key, row.value, row.group) for row in rows] == [
-        ("anonymized", None, "dropped"),
-        ("anonymized", "true", "added"),
+    assert [(row.key, row.value, row.result, row.group) for row in rows] == [
+        ("anonymized", None, "added", "added"),
+        ("anonymized", "true", "added", "added"),
     ]
 
 

@@ -113,7 +113,8 @@ const lines = () => [
 ];
 const receiptLines = () => [
   "from second_mw.inbox.receipts import ReceiptSender",
-  `Analytics.from_env(on_receipt=ReceiptSender("${state.url}/receipts"))`,
+  `receipts = ReceiptSender("${state.url}/receipts")`,
+  "analytics = Analytics.from_env(on_receipt=receipts)",
 ];
 by("copy-lines").addEventListener("click", () => copy(`${lines().join("\n")}\n`, "Lines"));
 by("copy-receipt-lines").addEventListener("click", () =>
