@@ -243,6 +243,15 @@ def test_a_blocking_preference_store_is_asked_in_a_thread_and_its_failure_means_
     assert analytics.stats()["preferences_failed"] == failed
 
 
+def test_a_store_that_fails_means_anonymized_for_the_blocking_way_too(make: Any) -> None:
+    analytics = make(preferences=Asked(LookupError("a bug")))
+    assert analytics.capture(ADA, "page viewed")
+    assert analytics.outbox.store.events[-1]["properties"]["anonymized"] is True
+    assert analytics.stats()["preferences_failed"] == 1
+    fixed = replace(ADA, anonymized=False, sharing=True)
+    assert analytics.choice_of(fixed) is None
+
+
 # Many
 
 

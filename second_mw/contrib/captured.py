@@ -306,8 +306,12 @@ def _found_in(
     """Return which part of a user an event holds and under which property, None if none."""
     parts = list(_parts_of(user, exempt))
     posted = {key: value for key, value in event.properties.items() if key not in skipped}
-    places = [("distinct_id", event.distinct_id), ("uuid", event.uuid)]
-    places += [(key, text) for key, value in posted.items() for text in _texts({key: value})]
+    for place, given in (("distinct_id", event.distinct_id), ("uuid", event.uuid)):
+        for what, needle, _ in parts:
+            # A uuid has 32 hexadecimal digits, in which a short name stands by chance.
+            if len(bare := needle.replace("-", "")) >= 8 and bare in _bare(given):
+                return f"{what} under {place!r}"
+    places = [(key, text) for key, value in posted.items() for text in _texts({key: value})]
     for place, text in places:
         for view in _views(text, layers=2):
             words = _words(view)
@@ -371,6 +375,10 @@ def _decoded(text: str) -> Iterator[str]:
             yield base64.b64decode(plain + "=" * (-len(plain) % 4)).decode()
         except (binascii.Error, UnicodeDecodeError):
             continue
+
+
+def _bare(uuid: str) -> str:
+    return uuid.replace("-", "").casefold()
 
 
 def _folded(text: str) -> str:

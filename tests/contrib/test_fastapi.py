@@ -80,6 +80,26 @@ def test_a_dependency_that_cleans_up_is_cleaned_up() -> None:
     assert said == ["opened", "a connection", "closed"]
 
 
+def test_a_dependency_that_reads_a_body_finds_none_and_leaves_the_events_alone(
+    captured_events: CapturedEvents,
+) -> None:
+    async def user(request: Request) -> AnalyticsUser:
+        assert await request.body() == b""
+        return ADA
+
+    with asgi_browser(app_with(from_dependency(user))) as ask:
+        assert ask("POST", f"{PREFIX}/capture", {"event": "page viewed"}).status == 204
+    assert captured_events.names == ["page viewed"]
+
+
+def test_without_an_app_around_it_a_dependency_is_asked_all_the_same() -> None:
+    async def bare(scope: Any, receive: Any, send: Any) -> None: ...
+
+    app = Analytics(token="phc_test").asgi(bare, user=from_dependency(lambda: ADA))
+    with asgi_browser(app, lifespan=False) as ask:
+        assert ask("GET", f"{PREFIX}/preferences").status == 200
+
+
 def test_an_overridden_dependency_is_overridden_here_too() -> None:
     app = app_with(from_dependency(current_user))
     app.dependency_overrides[current_user] = lambda: ADA

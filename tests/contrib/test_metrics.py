@@ -146,6 +146,54 @@ def test_publishing_is_for_several_processes(make: Any) -> None:
         publish(make())
 
 
+def published(publisher: Any) -> dict[tuple[str, str], float]:
+    return {
+        (sample.name, next(iter(sample.labels.values()), "")): sample.value
+        for metric in publisher._metrics.values()
+        for family in metric.collect()
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }
+
+
+def test_a_process_publishes_its_own_figures_and_what_grew(
+    busy: Analytics, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    ticker = publish(busy, every=3600)
+    publisher = ticker._call.__self__  # type: ignore[attr-defined]
+    assert {k: v for k, v in published(publisher).items() if k[0] not in OF_TIME} == EXPECTED
+    busy.capture(None, "page viewed")
+    publisher.write()
+    rejected = ("second_mw_events_rejected_total", "not_authenticated")
+    assert published(publisher)[rejected] == 2.0
+    # A forked child counts anew, and its figures are its own.
+    publisher._pid = -1
+    publisher.write()
+    assert published(publisher)[rejected] == 4.0
+    registry = CollectorRegistry()
+    register(busy, registry)
+    assert scraped(registry) == {}
+    ticker.stop()
+
+
+def test_what_a_durable_outbox_counts_is_left_to_the_one_who_answers_the_scrape(
+    make: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    analytics = make()
+    analytics.outbox.store.durable = True
+    ticker = publish(analytics, every=3600)
+    ticker.stop()
+    own = {name for name, _ in published(ticker._call.__self__)}  # type: ignore[attr-defined]
+    registry = CollectorRegistry()
+    register(analytics, registry)
+    shared = {name for name, _ in scraped(registry)}
+    assert "second_mw_outbox_waiting" in shared - own
+    assert "second_mw_events_suppressed_total" in own - shared
+    assert not own & shared
+
+
 MANY = """
     import os, sys
     from prometheus_client import CollectorRegistry, generate_latest

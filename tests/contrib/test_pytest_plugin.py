@@ -177,6 +177,7 @@ LEAKS: list[tuple[str, dict[str, Any], str | None]] = [
     ),
     ("hex", {"label": b"dear zelda".hex()}, "name under 'label'"),
     ("hex in base64", {"label": base64.b64encode(b"dear zelda".hex().encode()).decode()}, "name"),
+    ("what only looks like base64", {"label": "integration-settings"}, None),
     ("a person profile", {"$process_person_profile": True}, "would make a person profile"),
 ]
 
@@ -213,6 +214,41 @@ def test_an_anonymized_event_with_a_persons_distinct_id_is_found(
     )
     with pytest.raises(AssertionError, match="distinct_id of a person"):
         captured_events.assert_anonymous(ZELDA)
+
+
+@pytest.mark.parametrize("field", ["uuid", "distinct_id"])
+def test_an_id_in_a_uuid_is_found_and_a_short_name_in_its_digits_is_none(
+    captured_events: CapturedEvents, field: str
+) -> None:
+    ids = {
+        "uuid": "3ada1b2c-3d5b-4c1e-8a52-0123456789ab",
+        "distinct_id": "anon_3ada1b2c-3d5b-4c1e-8a52-0123456789ab",
+    }
+    captured_events.add(
+        Payload(
+            "x",
+            ids["uuid"],
+            ids["distinct_id"],
+            "2026-11-25T00:00:00.000Z",
+            b'{"anonymized":true,"label":"QUJDREVGRw"}',
+            {"process_person_profile": False},
+        )
+    )
+    captured_events.assert_anonymous(AnalyticsUser("u_1", name="Ada Lovelace"))
+    only = {"uuid": "nothing", "distinct_id": "anon_nothing", field: ids[field]}
+    captured_events.clear()
+    captured_events.add(
+        Payload(
+            "x",
+            only["uuid"],
+            only["distinct_id"],
+            "2026-11-25T00:00:00.000Z",
+            b'{"anonymized":true}',
+            {"process_person_profile": False},
+        )
+    )
+    with pytest.raises(AssertionError, match=f"id under '{field}'"):
+        captured_events.assert_anonymous(AnalyticsUser("3ADA1B2C-3d5b-4c1e-8a52-0123456789ab"))
 
 
 def test_an_identified_event_is_not_anonymous(captured_events: CapturedEvents) -> None:
