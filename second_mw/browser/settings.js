@@ -9,7 +9,7 @@
 // detail is that answer. Posting events is client.js's work.
 //
 // Words are replaced by data attributes of the element (`data-title="Nutzungsdaten"`) or by its
-// `words` property; colours by custom properties (`--second-accent` and the others in LOOK).
+// `words` property; colours by custom properties (`--second-accent` and the others in COLOURS).
 (() => {
   "use strict";
 
@@ -72,22 +72,31 @@
     offline: "You are offline. Your settings can be changed when the connection is back.",
   };
 
-  // Tokens first; --second-… of the page win over each. light-dark() follows color-scheme, which a
-  // page that is only light or only dark sets on the element.
+  // Light and dark of each colour; --second-… of the page wins over both.
+  const COLOURS = {
+    surface: ["#ffffff", "#201f1c"],
+    sunken: ["#f4f2ee", "#171614"],
+    text: ["#1d1c1a", "#eceae5"],
+    muted: ["#5f5b54", "#a8a39a"],
+    border: ["#dedad3", "#3d3a34"],
+    edge: ["#86817a", "#8a857c"],
+    accent: ["#0b6e5b", "#5cc9ac"],
+    "on-accent": ["#ffffff", "#06251d"],
+    bad: ["#a62b1f", "#f2988c"],
+  };
+
+  // light-dark() follows color-scheme, which a page that is only light or only dark sets on the
+  // element. A browser that does not know it yet (before 2024) shows the light colours.
+  const host = (scheme, colourOf) => {
+    const one = ([name, pair]) => `--${name}: var(--second-${name}, ${colourOf(...pair)});`;
+    return `:host { color-scheme: ${scheme}; ${Object.entries(COLOURS).map(one).join(" ")} }`;
+  };
+  const TOKENS = `${host("light", (light) => light)}
+    @supports (color: light-dark(red, red)) {
+      ${host("light dark", (light, dark) => `light-dark(${light}, ${dark})`)}
+    }`;
+
   const LOOK = `
-    :host {
-      color-scheme: light dark;
-      --surface: var(--second-surface, light-dark(#ffffff, #201f1c));
-      --sunken: var(--second-sunken, light-dark(#f4f2ee, #171614));
-      --text: var(--second-text, light-dark(#1d1c1a, #eceae5));
-      --muted: var(--second-muted, light-dark(#5f5b54, #a8a39a));
-      --border: var(--second-border, light-dark(#dedad3, #3d3a34));
-      --edge: var(--second-edge, light-dark(#86817a, #8a857c));
-      --accent: var(--second-accent, light-dark(#0b6e5b, #5cc9ac));
-      --on-accent: var(--second-on-accent, light-dark(#ffffff, #06251d));
-      --bad: var(--second-bad, light-dark(#a62b1f, #f2988c));
-      --shadow: var(--second-shadow, 0 16px 48px rgb(0 0 0 / 28%));
-    }
     *, ::before, ::after { box-sizing: border-box; }
     [hidden] { display: none !important; }
     dialog {
@@ -99,7 +108,7 @@
       border-radius: 10px;
       background: var(--surface);
       color: var(--text);
-      box-shadow: var(--shadow);
+      box-shadow: var(--second-shadow, 0 16px 48px rgb(0 0 0 / 28%));
       font-family: inherit;
       font-size: 15px;
       line-height: 1.5;
@@ -183,7 +192,7 @@
     }
   `;
   const sheet = new CSSStyleSheet();
-  sheet.replaceSync(LOOK);
+  sheet.replaceSync(TOKENS + LOOK);
 
   // The server's refusals and reasons → the sentence that explains them.
   const REFUSALS = {

@@ -835,6 +835,24 @@ def test_light_and_dark_follow_the_system_or_the_page(
     assert style_of(chromium, box, "backgroundColor") == light[0]
 
 
+def test_a_browser_without_light_dark_gets_the_light_colours(
+    visit: Callable[..., Dialog], chromium: Chromium
+) -> None:
+    visit().says(NOW_ANONYMIZED)
+    old, new = chromium.execute_script(
+        """
+        const [sheet] = document.querySelector("second-usage-data").shadowRoot.adoptedStyleSheets;
+        const [old, supports] = sheet.cssRules;
+        return [old, supports.cssRules[0]].map(({ style }) =>
+            Object.fromEntries([...style].map((name) => [name, style.getPropertyValue(name)])));
+        """
+    )
+    assert set(old) == set(new)
+    assert len(old) == 10
+    assert not [value for value in old.values() if "light-dark" in value]
+    assert (old["color-scheme"], new["color-scheme"]) == ("light", "light dark")
+
+
 def test_reduced_motion_moves_nothing(visit: Callable[..., Dialog], chromium: Chromium) -> None:
     dialog = visit()
     dialog.says(NOW_ANONYMIZED)
