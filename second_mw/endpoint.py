@@ -367,7 +367,7 @@ class Endpoint:
         return finished(self._pipeline, posted, user, where)
 
     def _put(self, events: Sequence[Finished]) -> Generator[Need, Any, None]:
-        payloads = [payload for event in events for payload in event.payloads]
+        payloads = payloads_of(events)
         if payloads:
             try:
                 yield Put(payloads)
@@ -527,6 +527,23 @@ def finished(pipeline: Pipeline, posted: Posted, user: AnalyticsUser, where: Sta
         raise
     except Exception as error:
         raise _failed(error) from None
+
+
+def payloads_of(events: Sequence[Finished]) -> list[Payload]:
+    """Return the payloads of one put, without a `$identify` that says again what one before says.
+
+    PostHog has been told of nobody before the put, so each event of a new person brings one.
+    """
+    payloads: list[Payload] = []
+    said: set[tuple[str, bytes]] = set()
+    for payload in (payload for event in events for payload in event.payloads):
+        if payload.event == "$identify":
+            what = (payload.distinct_id, payload.properties)
+            if what in said:
+                continue
+            said.add(what)
+        payloads.append(payload)
+    return payloads
 
 
 def settle(events: Sequence[Finished], on_receipt: Callable[[Receipt], object] | None) -> None:

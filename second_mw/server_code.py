@@ -14,7 +14,14 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
-from second_mw.endpoint import NeedChoice, Put, finished, settle, workspace_named
+from second_mw.endpoint import (
+    NeedChoice,
+    Put,
+    finished,
+    payloads_of,
+    settle,
+    workspace_named,
+)
 from second_mw.errors import Code, OutboxUnavailable, Refused, traced
 from second_mw.payload import Payload
 from second_mw.preferences.base import Preferences
@@ -150,7 +157,7 @@ class ServerCode:
             except Refused as refused:
                 outcomes.append(self._refused(refused))
         kept = [each for each in outcomes if isinstance(each, Finished)]
-        payloads = _each_person_once(kept)
+        payloads = payloads_of(kept)
         if payloads and (failure := (yield Put(payloads))) is not None:
             logger.debug("second_mw: the outbox can't be had: %s", failure)
             return [
@@ -243,8 +250,8 @@ class ServerCode:
             return _failure_of(outbox.put, payloads)
         try:
             await asyncio.wait_for(asyncio.wrap_future(outbox.submit(payloads)), _PUT_TIMEOUT)
-        except (OutboxUnavailable, asyncio.TimeoutError) as error:
-            return traced(error)
+        except Exception as error:
+            return _said(error)
         return None
 
 
@@ -252,9 +259,16 @@ def _failure_of(put: Any, payloads: Sequence[Payload]) -> str | None:
     """Put payloads; return why it failed, None if it did not."""
     try:
         put(payloads)
-    except OutboxUnavailable as error:
-        return traced(error)
+    except Exception as error:
+        return _said(error)
     return None
+
+
+def _said(error: Exception) -> str:
+    text = traced(error)
+    if not isinstance(error, OutboxUnavailable):
+        logger.error("second_mw: the outbox failed: %s", text)
+    return text
 
 
 def _checked(one: Capture) -> Capture:
@@ -273,17 +287,3 @@ def _uuid_of(given: str | uuids.UUID | None) -> str | None:
     if not _UUID.fullmatch(text):
         raise Refused("invalid_payload")
     return text
-
-
-def _each_person_once(events: Sequence[Finished]) -> list[Payload]:
-    """Return the payloads, without a `$identify` that says again what one before it says."""
-    payloads: list[Payload] = []
-    said: set[tuple[str, bytes]] = set()
-    for payload in (payload for event in events for payload in event.payloads):
-        if payload.event == "$identify":
-            what = (payload.distinct_id, payload.properties)
-            if what in said:
-                continue
-            said.add(what)
-        payloads.append(payload)
-    return payloads

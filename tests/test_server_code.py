@@ -17,7 +17,7 @@ import pytest
 from second_mw import Analytics, AnalyticsUser, Bound, Capture, Captured, Choice, Jobs
 from second_mw.errors import OutboxUnavailable, PreferencesUnavailable
 from tests.hosts import ADA
-from tests.stores import Blocking, Full
+from tests.stores import Blocking, Full, Kept
 
 UUID = "0190a6e4-3d5b-7c1e-8a52-0123456789ab"
 KNOWN = replace(ADA, anonymized=False)
@@ -196,6 +196,18 @@ def test_an_outbox_that_fails_later_is_said_too(make: Any) -> None:
 
     captured = asyncio.run(make(outbox=Failing()).acapture(ADA, "page viewed"))
     assert captured.code == "outbox_unavailable"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_store_with_a_bug_is_an_outbox_that_can_not_be_had(
+    make: Any, way: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Kept):
+        def put(self, payloads: Any) -> int:
+            raise LookupError("a bug")
+
+    assert way(make(outbox=Broken()), Capture(ADA, "page viewed")).code == "outbox_unavailable"
+    assert "the outbox failed" in caplog.text
 
 
 class Asked:

@@ -530,3 +530,13 @@ def test_identified_is_read_from_the_store_for_every_request(browser: Any) -> No
     store.answer = Choice(anonymized=True)
     asking.page()
     assert asking.modes == [TOLD, ID, A]
+
+
+def test_a_batch_of_somebody_new_says_once_who_they_are(make, adapter) -> None:
+    analytics = make()
+    ask = adapter(analytics, lambda _: KNOWN)
+    batch = {"batch": [{"event": "page viewed"} for _ in range(3)]}
+    body = json.dumps(batch).encode()
+    assert ask("POST", CAPTURE, body, content_type="application/json").status == 200
+    names = [event["event"] for event in analytics.outbox.store.events]
+    assert names == ["$identify", "page viewed", "page viewed", "page viewed"]
