@@ -401,6 +401,8 @@ class Database:
         db: Connection | None = None
         try:
             db = self._opened(_START_TIMEOUT)
+            # Built into every SQLite since 3.38, and left out of few before.
+            _all(db, "SELECT value FROM json_each('[]')")
             self._migrate(db)
             self._use_wal(db)
             if self.path.stat().st_size <= _LOOKED_THROUGH:

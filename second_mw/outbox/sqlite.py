@@ -64,6 +64,10 @@ _INSERT: Final = """INSERT OR IGNORE INTO entries
 _BURY: Final = f"""INSERT INTO dead (id, buried_at, accepted_at, size, reason, {_PAYLOAD})
     SELECT id, ?, accepted_at, size, ?, {_PAYLOAD} FROM entries WHERE id = ?"""
 
+# One statement for a whole batch: a statement a row costs twice as much.
+_ONE_OF: Final = "id IN (SELECT value FROM json_each(?))"
+_HOLD: Final = f"UPDATE entries SET ready_at = ? WHERE {_ONE_OF}"
+
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 #: What a file can do to us; the last is a damaged text.
@@ -212,10 +216,7 @@ class SqliteStore:
         ids = _ids(keys)
 
         def renew(books: _Books) -> None:
-            for each in ids:
-                books.db.execute(
-                    "UPDATE entries SET ready_at = ? WHERE id = ?", (books.now + ttl, each)
-                )
+            books.db.execute(_HOLD, (books.now + ttl, _listed(ids)))
 
         self._do(renew)
 
@@ -234,11 +235,10 @@ class SqliteStore:
 
         def release(books: _Books) -> None:
             ready_at = books.now + not_before if not_before > 0 else 0.0
-            for each in ids:
-                books.db.execute(
-                    "UPDATE entries SET ready_at = ?, rounds = rounds + 1 WHERE id = ?",
-                    (ready_at, each),
-                )
+            books.db.execute(
+                f"UPDATE entries SET ready_at = ?, rounds = rounds + 1 WHERE {_ONE_OF}",
+                (ready_at, _listed(ids)),
+            )
 
         self._do(release)
 
@@ -572,23 +572,20 @@ def _lease(books: _Books, limit: int, max_bytes: int, ttl: float) -> list[Entry]
             break
         taken.append(entry)
     ready.close()
-    for entry in taken:
-        books.db.execute(
-            "UPDATE entries SET ready_at = ? WHERE id = ?", (books.now + ttl, int(entry.key))
-        )
+    books.db.execute(_HOLD, (books.now + ttl, _listed(int(entry.key) for entry in taken)))
     return taken
 
 
 def _remove(books: _Books, ids: Iterable[int]) -> int:
     """Delete these entries; return how many there were."""
-    removed = 0
-    for each in ids:
-        found = books.db.execute("SELECT size FROM entries WHERE id = ?", (each,)).fetchone()
-        if found is not None:
-            books.db.execute("DELETE FROM entries WHERE id = ?", (each,))
-            books.bytes -= found[0]
-            removed += 1
-    return removed
+    listed = _listed(ids)
+    count: int
+    count, size = books.db.execute(
+        f"SELECT count(*), coalesce(sum(size), 0) FROM entries WHERE {_ONE_OF}", (listed,)
+    ).fetchone()
+    books.db.execute(f"DELETE FROM entries WHERE {_ONE_OF}", (listed,))
+    books.bytes -= size
+    return count
 
 
 def _drop_some(books: _Books, what: str, where: str, value: object) -> int:
@@ -599,8 +596,8 @@ def _drop_some(books: _Books, what: str, where: str, value: object) -> int:
     if what == "waiting":
         books.purged += _remove(books, [each for (each,) in rows])
     else:
-        for row in rows:
-            books.db.execute("DELETE FROM dead WHERE id = ?", row)
+        listed = _listed(each for (each,) in rows)
+        books.db.execute(f"DELETE FROM dead WHERE {_ONE_OF}", (listed,))
     return len(rows)
 
 
@@ -639,9 +636,14 @@ def _letter(row: Sequence[Any]) -> DeadLetter:
     return DeadLetter(_payload(row[2:]), row[0], row[1])
 
 
+def _listed(ids: Iterable[int]) -> str:
+    """Return ids as `_ONE_OF` takes them: one value, whatever their number."""
+    return f"[{','.join(map(str, ids))}]"
+
+
 def _ids(keys: Iterable[str]) -> list[int]:
     """Return the ids among these keys; another store's keys name nothing here."""
-    return [int(key) for key in keys if key.isdecimal() and len(key) < 19]
+    return [int(key) for key in keys if key.isascii() and key.isdecimal() and len(key) < 19]
 
 
 def from_url(url: str, setting: str = "outbox") -> SqliteStore:
