@@ -99,7 +99,7 @@ def serve_flask(analytics: Analytics, bound: socket.socket) -> None:
 
     # A page's burst of files queues for a moment; waitress would warn of each.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
-    app = flask_host.create_app(analytics)
+    app = flask_host.create_app(analytics, inbox=analytics.settings.host)
     server = waitress.create_server(app, sockets=[bound], threads=8)
     try:
         server.run()
@@ -113,7 +113,7 @@ def serve_starlette(analytics: Analytics, bound: socket.socket) -> None:
 
     from demos import starlette_host
 
-    app = starlette_host.create_app(analytics)
+    app = starlette_host.create_app(analytics, inbox=analytics.settings.host)
     # A page may keep its connection open; nobody wants to wait for that at the end.
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
     uvicorn.Server(config).run(sockets=[bound])

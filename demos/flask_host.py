@@ -20,12 +20,13 @@ from second_mw.contrib.flask import SecondAnalytics
 STATIC = Path(__file__).parent / "product" / "static"
 
 
-def create_app(analytics: Analytics, story: Story | None = None) -> Flask:
+def create_app(analytics: Analytics, story: Story | None = None, inbox: str | None = None) -> Flask:
     """Return the demo as a Flask app.
 
     Args:
         analytics: where its events go.
         story: what happens in it; None begins a new one.
+        inbox: the address of an inbox beside it, for the link to it.
     """
     story = story or Story()
     app = Flask("demos", static_folder=STATIC, static_url_path="/static")
@@ -41,7 +42,8 @@ def create_app(analytics: Analytics, story: Story | None = None) -> Flask:
 
     SecondAnalytics(app, analytics, user=current_user)
 
-    desk = Desk(story, prefix=analytics.settings.prefix, client_name=analytics.settings.client_name)
+    settings = analytics.settings
+    desk = Desk(story, prefix=settings.prefix, client_name=settings.client_name, inbox=inbox)
     for route in ROUTES:
         app.add_url_rule(
             route.path.replace("{", "<").replace("}", ">"),

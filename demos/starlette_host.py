@@ -28,19 +28,23 @@ from second_mw.asgi import AnalyticsMiddleware
 STATIC = Path(__file__).parent / "product" / "static"
 
 
-def create_app(analytics: Analytics, story: Story | None = None) -> Starlette:
+def create_app(
+    analytics: Analytics, story: Story | None = None, inbox: str | None = None
+) -> Starlette:
     """Return the demo as a Starlette app.
 
     Args:
         analytics: where its events go.
         story: what happens in it; None begins a new one.
+        inbox: the address of an inbox beside it, for the link to it.
     """
     story = story or Story()
 
     def user_from_scope(scope: MutableMapping[str, Any]) -> AnalyticsUser | None:
         return story.analytics_user(scope["session"].get("person"))
 
-    desk = Desk(story, prefix=analytics.settings.prefix, client_name=analytics.settings.client_name)
+    settings = analytics.settings
+    desk = Desk(story, prefix=settings.prefix, client_name=settings.client_name, inbox=inbox)
 
     def not_found(request: Request, error: Exception) -> Response:
         return _written(request, desk.not_found(Visit(request.session.get("person"))))

@@ -467,6 +467,15 @@ def test_the_sign_in_page_says_that_everyone_is_invented(browser: Browser) -> No
     assert Reader(page).forbidden == []
 
 
+@pytest.mark.parametrize("app", [flask_app, starlette_app])
+def test_a_link_opens_the_inbox_if_there_is_one(
+    app: Callable[..., Any], make: Callable[..., Analytics]
+) -> None:
+    page = Browser(app(make(), inbox="http://127.0.0.1:8765")).get("/sign-in").text
+    assert '<a href="http://127.0.0.1:8765" target="_blank" rel="noopener">the inbox</a>' in page
+    assert "inbox" not in Browser(app(make())).get("/sign-in").text
+
+
 def test_a_visitor_is_asked_to_sign_in(browser: Browser) -> None:
     for path in ("/", "/w/kestrel-coffee", "/onboarding/intro"):
         assert browser.get(path).headers["location"] == "/sign-in"

@@ -82,13 +82,19 @@ class Desk:
 
     Args:
         prefix, client_name: where the host's analytics answer; their script tags need it.
+        inbox: the address of an inbox beside the demo, for the link to it.
     """
 
     def __init__(
-        self, story: Story, *, prefix: str = "/api/analytics", client_name: str = "client.js"
+        self,
+        story: Story,
+        *,
+        prefix: str = "/api/analytics",
+        client_name: str = "client.js",
+        inbox: str | None = None,
     ) -> None:
         self.story = story
-        self.look = Look(f"{prefix}/{client_name}", f"{prefix}/settings.js")
+        self.look = Look(f"{prefix}/{client_name}", f"{prefix}/settings.js", inbox)
 
     def answer(self, route: Route, visit: Visit) -> Reply:
         """Return the reply to a visit of this route."""

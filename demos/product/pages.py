@@ -99,6 +99,14 @@ def sign_in(look: Look, people: Iterable[Person], workspaces: dict[str, Workspac
             class_="muted",
         ),
         el("ul", cards, class_="people"),
+        look.inbox
+        and el(
+            "p",
+            "What their clicks would tell PostHog shows in ",
+            el("a", "the inbox", href=look.inbox, target="_blank", rel="noopener"),
+            ".",
+            class_="muted small",
+        ),
     )
 
 

@@ -11,10 +11,11 @@ from demos.product.story import Person, Story, Workspace
 
 
 class Look(NamedTuple):
-    """Where the analytics' two files are served; every page names them."""
+    """Where the analytics' two files are served, which every page names, and where the inbox is."""
 
     client: str
     settings: str
+    inbox: str | None = None
 
 
 @dataclass(frozen=True)
