@@ -379,6 +379,29 @@ def test_a_user_of_common_words_loses_nothing_that_is_declared(
         assert left_of(user, properties, event=event, analytics=analytics) == properties
 
 
+#: Identity and product data that are the same words: either may win, the event arrives.
+SAME: list[tuple[AnalyticsUser, str, dict[str, Any]]] = [
+    (person("claude"), CHAT, {"runtime_model": "claude-sonnet-4-5"}),
+    (person("u-1", workspaces={"claude": None}), CHAT, {"runtime_model_family": "claude"}),
+    (person("u-1", aliases=("codex",)), CHAT, {"runtime_id": "codex"}),
+    (person("qwen"), BUILD, {"runtime_model": "claude-code_qwen"}),
+    (person("u-1", name="12345"), PAGE, {"clicks": 12345}),
+    (person("u-1", name="12345 (1)"), FAILED, {"publish_status": 12345}),
+    (person("u-1", email="12345@agent.example"), BUILD, {"has_warning": 12345}),
+    (person("viewport_width"), PAGE, {"viewport_width": 12}),
+    (person("workspace_home"), PAGE, {"surface": "workspace_home", "theme": "workspace_home"}),
+    (person("page"), PAGE, {"page": "page", "theme": ["page", {"page": "page"}]}),
+]
+
+
+@pytest.mark.parametrize(("user", "event", "properties"), SAME, ids=str)
+def test_an_event_arrives_although_its_users_identity_is_one_of_the_products_words(
+    user: AnalyticsUser, event: str, properties: dict[str, Any], analytics: Any
+) -> None:
+    left = left_of(user, {**properties, "n": 3}, event=event, analytics=analytics)
+    assert left["n"] == 3
+
+
 @pytest.mark.parametrize(
     ("user", "properties"),
     [
