@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from second_mw import process
 from second_mw.endpoint import Endpoint
-from second_mw.errors import ConfigurationError, traced
+from second_mw.errors import ConfigurationError, OutboxUnavailable, traced
 from second_mw.outbox.outbox import Outbox, open_store
 from second_mw.preferences.opening import open_preferences
 from second_mw.privacy.catalogue import Catalogue
@@ -384,7 +384,10 @@ class Analytics:
     def shutdown(self) -> None:
         """Flush within `shutdown_timeout`, as a server that stops waits for (spec §2)."""
         if self._forwarder is not None:
-            self.flush(self.settings.shutdown_timeout)
+            try:
+                self.flush(self.settings.shutdown_timeout)
+            except OutboxUnavailable as error:
+                _say_unflushed(error)
 
     def stats(self) -> dict[str, Any]:
         """Return what became of events, as a plain mapping; no counter names a user (spec §15).
@@ -414,11 +417,12 @@ class Analytics:
 
     # The forwarder
 
-    def _woken(self) -> None:
+    def _woken(self, count: int | None = None) -> None:
+        """Wake the forwarder: for `count` events, of which it awaits a number, or to look now."""
         try:
             forwarder = self._started()
             if forwarder is not None:
-                forwarder.notify()
+                forwarder.notify(count)
         except Exception as error:
             # What was put is kept, and whoever put it must hear that; the next put tries again.
             logger.error("second_mw: the forwarder could not be woken: %s", traced(error))
@@ -482,7 +486,10 @@ class Analytics:
     def at_exit(self, timeout: float) -> None:
         """Flush in the thread that exits, if there was anything to deliver here."""
         if self._forwarder is not None:
-            self.close(timeout)
+            try:
+                self.close(timeout)
+            except OutboxUnavailable as error:
+                _say_unflushed(error)
         elif self.outbox.store is not None:
             self.outbox.store.close()
 
@@ -491,6 +498,11 @@ def _source(settings: Settings, name: str) -> str:
     """Return what to call a setting in an error message: the variable it came from, or its name."""
     source = settings.sources.get(name, "default")
     return source if source.isupper() else name
+
+
+def _say_unflushed(error: OutboxUnavailable) -> None:
+    # The host's end is the host's: a store that fails must not turn it into a traceback.
+    logger.warning("second_mw could not flush at the end: %s", error)
 
 
 def _say_disabled(settings: Settings) -> None:

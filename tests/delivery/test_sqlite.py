@@ -1030,3 +1030,23 @@ def test_a_connection_inherited_behind_pythons_back_is_left_alone_and_said(
     assert store.put([payload(1)]) == 1
     database._left_behind.remove(inherited)
     inherited.close()
+
+
+def test_a_file_that_fails_turns_no_end_of_the_host_into_a_traceback(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    analytics = Analytics(
+        token="phc_test", host="http://127.0.0.1:9", outbox=f"sqlite:///{file}",
+        flush_interval=3600.0, preferences="memory://",
+    )  # fmt: skip
+    assert analytics.capture(AnalyticsUser("u_1"), "page viewed")
+    analytics.outbox.store.close()
+    for part in (file, *file.parent.glob("outbox.db-*")):
+        part.unlink()
+    file.mkdir()
+    assert analytics.capture(AnalyticsUser("u_1"), "page viewed").code == "outbox_unavailable"
+    analytics.shutdown()
+    analytics.at_exit(1.0)
+    assert caplog.text.count("could not flush at the end") == 2
+    with pytest.raises(OutboxUnavailable):
+        analytics.stats()
