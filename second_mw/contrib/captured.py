@@ -288,7 +288,7 @@ def _assign(values: Iterable[tuple[Any, dict[str, Any]]]) -> None:
             object.__setattr__(owner, name, value)  # settings are frozen
 
 
-def _wake_nobody() -> None:
+def _wake_nobody(count: int = 0) -> None:
     """There is nothing for a forwarder to do."""
 
 
