@@ -1229,6 +1229,27 @@ def test_a_beacon_that_is_refused_is_split(chromium: Chromium, host: Host) -> No
     assert sorted(event["properties"]["file_count"] for event in host.events) == [*range(8)]
 
 
+def test_what_a_hidden_page_posts_is_split_below_the_browsers_limit(
+    chromium: Chromium, host: Host
+) -> None:
+    host.preferences = IDENTIFIED
+    chromium.get(host.page(early="watch fast", manual=""))
+    flush(chromium)
+    chromium.execute_script(
+        """
+        for (let n = 0; n < 8; n++)
+            secondAnalytics.capture("build failed", { error: "x".repeat(20000), file_count: n });
+        Object.defineProperty(document, "hidden", { value: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+        """
+    )
+    # A browser gives all of a page's beacons 64 KiB together: what is over is tried again.
+    host.until(lambda: len({event["uuid"] for event in host.events}) == 8)
+    assert max(post.size for post in host.posts) < 60_000
+    assert host.posts[0].content_type == "text/plain;charset=UTF-8"
+    assert {event["properties"]["file_count"] for event in host.events} == {*range(8)}
+
+
 def test_without_beacons_a_fetch_goes(chromium: Chromium, host: Host) -> None:
     chromium.get(host.page(early="watch still no-beacon"))
     flush(chromium)
