@@ -147,6 +147,8 @@ class Delivery:
         An event that makes PostHog fail or hang would else take its neighbours with it, round
         after round; so it stands alone in the end, and they are delivered.
         """
+        if not sum(entry.rounds for entry in entries):
+            return _without_repeats(entries)
         by_rounds: dict[int, list[Entry]] = {}
         for entry in entries:
             by_rounds.setdefault(entry.rounds, []).append(entry)

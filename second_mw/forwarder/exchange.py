@@ -10,12 +10,12 @@ import gzip
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
 from second_mw.outbox.base import Entry
-from second_mw.payload import Payload, rfc3339
+from second_mw.payload import rfc3339
 from second_mw.version import VERSION
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ USER_AGENT: Final = f"second-mw/{VERSION}"
 # JSON of this kind shrinks to a tenth at level 3 already; higher levels cost time, not bytes.
 _GZIP_LEVEL: Final = 3
 
-_encode = msgspec.json.Encoder().encode
+_encode_lines = msgspec.json.Encoder().encode_lines
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -121,43 +121,60 @@ def at(moment: float) -> str:
     return rfc3339(datetime.fromtimestamp(moment, timezone.utc))
 
 
-class _Event(msgspec.Struct, gc=False):
-    """One event as both protocols write it; what is encoded already goes in as it is."""
+class _Head(msgspec.Struct, gc=False):
+    """What is still to be encoded of an event; its properties are bytes already."""
 
     event: str
     uuid: str
     distinct_id: str
     timestamp: str
-    options: msgspec.Raw | msgspec.UnsetType
-    properties: msgspec.Raw
+
+
+OptionBytes = Callable[[dict[str, Any]], bytes]
 
 
 def encoded_batch(
     entries: Sequence[Entry],
-    properties: Callable[[Payload], bytes],
-    options: Callable[[Payload], bytes] = lambda _: b"",
+    *,
+    beside: OptionBytes = lambda _: b"",
+    inside: OptionBytes = lambda _: b"",
 ) -> bytes:
-    """Return the events as a JSON array: encoded properties and options go in as they are.
+    """Return the events as a JSON array: encoded properties go in as they are.
 
-    One call of the encoder for all of them: event by event it took three times as long.
+    Written for speed, since this is most of what delivery itself costs. One call of the encoder for
+    all heads, which are then told apart by the line's end that no JSON text can hold; bytes are
+    appended and never cut; options are looked at only where they differ from the event's before.
+    Event by event, with a join each, it took three times as long.
+
+    Args:
+        entries: what to encode.
+        beside: an event's options → the members that go before its properties, with a comma each.
+        inside: an event's options → the members that go into its properties.
 
     Raises:
         UnicodeEncodeError: a field can't be written as UTF-8.
     """
-    raw, unset = msgspec.Raw, msgspec.UNSET
-    return _encode(
-        [
-            _Event(
-                payload.event,
-                payload.uuid,
-                payload.distinct_id,
-                payload.timestamp,
-                raw(set_options) if (set_options := options(payload)) else unset,
-                raw(properties(payload)),
-            )
-            for payload in [entry.payload for entry in entries]
-        ]
-    )
+    payloads = [entry.payload for entry in entries]
+    lines = _encode_lines([_Head(p.event, p.uuid, p.distinct_id, p.timestamp) for p in payloads])
+    batch = bytearray(b"[")
+    options: dict[str, Any] | None = None
+    before = within = b""
+    for head, payload in zip(lines.split(b"}\n"), payloads, strict=False):
+        if payload.options != options:
+            options = payload.options
+            before = b',%b"properties":' % beside(options)
+            within = inside(options)
+        batch += head
+        batch += before
+        batch += payload.properties
+        if within:
+            batch.pop()
+            batch += within if payload.properties == b"{}" else b"," + within
+            batch += b"}},"
+        else:
+            batch += b"},"
+    batch[-1:] = b"]"
+    return bytes(batch)
 
 
 def post(path: str, headers: Mapping[str, str], body: bytes, *, packed: bool) -> Request:

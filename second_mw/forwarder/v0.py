@@ -5,8 +5,7 @@ The token travels in the body, options as `$` properties, and a 200 speaks for t
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -18,7 +17,7 @@ from second_mw.forwarder.verdicts import (
     document_of,
     ruling_of_status,
 )
-from second_mw.payload import OPTION_OF_PROPERTY, Payload, joined
+from second_mw.payload import OPTION_OF_PROPERTY
 
 PATH: Final = "/batch/"
 _PROPERTY_OF_OPTION: Final = {option: key for key, option in OPTION_OF_PROPERTY.items()}
@@ -41,7 +40,7 @@ class V0:
 
     def request(self, batch: Batch, attempt: int, now: float) -> Request:
         """Return this attempt's request; only `sent_at` tells it from the one before."""
-        events = encoded_batch(batch.entries, _properties)
+        events = encoded_batch(batch.entries, inside=_members)
         body = b"".join((self._head, _encode(at(now)), self._middle, events, b"}"))
         return post(PATH, {}, body, packed=self._gzip)
 
@@ -61,20 +60,11 @@ class V0:
         return Ruling("events", verdict.result, dict.fromkeys(batch.keys, verdict))
 
 
-def _properties(payload: Payload) -> bytes:
-    """Return the payload's properties, its set options before them."""
-    if not payload.options:
-        return payload.properties
-    return joined(_options(**payload.options), payload.properties)
-
-
-@lru_cache(256, typed=True)
-def _options(**options: str | bool | None) -> bytes:
-    """Return options as properties of v0; there are few, and the same ones again and again."""
-    return _encode(
-        {
-            _PROPERTY_OF_OPTION[option]: value
-            for option, value in options.items()
-            if value is not None and option in _PROPERTY_OF_OPTION
-        }
-    )
+def _members(options: dict[str, Any]) -> bytes:
+    """Return options as the members of v0's properties that they are."""
+    given = {
+        _PROPERTY_OF_OPTION[option]: value
+        for option, value in options.items()
+        if value is not None and option in _PROPERTY_OF_OPTION
+    }
+    return _encode(given)[1:-1]

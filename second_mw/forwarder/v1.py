@@ -6,9 +6,7 @@ a 200 says for each event by its uuid what became of it.
 
 from __future__ import annotations
 
-from functools import lru_cache
-from operator import attrgetter
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -23,7 +21,6 @@ from second_mw.forwarder.verdicts import (
     ruling_of_status,
     words_of,
 )
-from second_mw.payload import Payload
 
 PATH: Final = "/i/v1/analytics/events"
 # An event's result → its verdict. A word that is not here is final, as `drop` is.
@@ -60,7 +57,7 @@ class V1:
             "PostHog-Request-Id": batch.request_id,
             "PostHog-Request-Timestamp": at(now),
         }
-        events = encoded_batch(batch.entries, attrgetter("properties"), _options)
+        events = encoded_batch(batch.entries, beside=_member)
         created_at = _encode(batch.created_at)
         body = b"".join((self._head, b'"created_at":', created_at, b',"batch":', events, b"}"))
         return post(PATH, headers, body, packed=self._gzip)
@@ -111,13 +108,7 @@ def _verdict(result: object) -> Verdict | None:
     return Verdict("dead", f"{verdict.reason}: {words_of(text)}")
 
 
-def _options(payload: Payload) -> bytes:
-    """Return the set options as JSON, nothing if none is."""
-    return _encoded(**payload.options) if payload.options else b""
-
-
-@lru_cache(256, typed=True)
-def _encoded(**options: str | bool | None) -> bytes:
-    """Return options as JSON; there are few, and the same ones again and again."""
+def _member(options: dict[str, Any]) -> bytes:
+    """Return the set options as a member of the event, nothing if none is."""
     given = {name: value for name, value in options.items() if value is not None}
-    return _encode(given) if given else b""
+    return b'"options":%b,' % _encode(given) if given else b""

@@ -22,6 +22,7 @@ from itertools import islice
 from typing import Final, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from second_mw.errors import ConfigurationError, OutboxUnavailable
 from second_mw.outbox.base import Counts, DeadLetter, Entry
@@ -41,11 +42,10 @@ class _Item(msgspec.Struct, gc=False):
     """
 
     sequence: int
-    key: str
-    payload: Payload
+    entry: Entry
+    identity: tuple[str, str]
+    size: int
     since: float
-    accepted_at: float
-    rounds: int = 0
     until: float | None = None
     gone: bool = False
 
@@ -114,11 +114,11 @@ class MemoryStore:
             if len(self._items) + len(fresh) > self.max_events:
                 raise OutboxUnavailable("full")
             since, accepted_at = self._clock(), self._wall()
-            for payload in fresh.values():
+            for identity, payload in fresh.items():
                 self._sequence += 1
-                key = str(self._sequence)
-                item = _Item(self._sequence, key, payload, since, accepted_at)
-                self._items[key] = item
+                entry = Entry(str(self._sequence), payload, 0, accepted_at)
+                item = _Item(self._sequence, entry, identity, payload.size, since)
+                self._items[entry.key] = item
                 self._fresh.append(item)
             self._waiting.update(fresh)
             self._ready_count += len(fresh)
@@ -147,7 +147,7 @@ class MemoryStore:
                 returned = bool(back) and not (fresh and fresh[0].sequence < back[0][0])
                 item = back[0][1] if returned else fresh[0]
                 if not item.gone and item.until is None:
-                    size += item.payload.size
+                    size += item.size
                     if leased and size > max_bytes:
                         break
                     leased.append(item)
@@ -159,7 +159,7 @@ class MemoryStore:
                     fresh.popleft()
             self._ready_count -= len(leased)
             self._keep_till(until, leased)
-            return [_entry(item) for item in leased]
+            return [item.entry for item in leased]
 
     def renew(self, keys: Sequence[str], ttl: float) -> None:
         """Hold these leases for another `ttl` seconds; a lease that ran out is taken again."""
@@ -177,7 +177,7 @@ class MemoryStore:
             now = self._clock()
             found = self._found(keys)
             for item in found:
-                item.rounds += 1
+                item.entry = replace(item.entry, rounds=item.entry.rounds + 1)
             self._hold(found, now + not_before)
             self._let_go(now)
 
@@ -186,8 +186,8 @@ class MemoryStore:
         with self._lock:
             buried_at = self._wall()
             for item in self._removed(reasons):
-                reason = reasons[item.key]
-                self._letters.append(DeadLetter(item.payload, reason, buried_at))
+                letter = DeadLetter(item.entry.payload, reasons[item.entry.key], buried_at)
+                self._letters.append(letter)
                 self._dead += 1
 
     def dead_letters(self, limit: int) -> list[DeadLetter]:
@@ -223,7 +223,7 @@ class MemoryStore:
     def peek(self, limit: int) -> list[Entry]:
         """Return up to `limit` entries that wait, leased ones too, oldest first; lease none."""
         with self._lock:
-            return [_entry(item) for item in islice(self._items.values(), limit)]
+            return [item.entry for item in islice(self._items.values(), limit)]
 
     def purge(self, what: Literal["waiting", "dead"] = "waiting") -> int:
         """Drop everything that waits, leased or not, or every dead letter; return how many."""
@@ -237,9 +237,7 @@ class MemoryStore:
     def erase(self, distinct_ids: Collection[str]) -> int:
         """Drop what waits and what is dead under these distinct_ids; return how many."""
         with self._lock:
-            erased = [
-                key for key, item in self._items.items() if item.payload.distinct_id in distinct_ids
-            ]
+            erased = [key for key, item in self._items.items() if item.identity[0] in distinct_ids]
             kept = [each for each in self._letters if each.payload.distinct_id not in distinct_ids]
             dropped = len(self._letters) - len(kept)
             self._letters = deque(kept, maxlen=MAX_DEAD_LETTERS)
@@ -249,7 +247,7 @@ class MemoryStore:
         """Return what waits, then what is dead, under these distinct_ids; each oldest first."""
         with self._lock:
             everything: list[Entry | DeadLetter] = [
-                *map(_entry, self._items.values()),
+                *(item.entry for item in self._items.values()),
                 *self._letters,
             ]
             return [each for each in everything if each.payload.distinct_id in distinct_ids]
@@ -313,9 +311,7 @@ class MemoryStore:
             item.gone = True
             if item.until is None:
                 self._ready_count -= 1
-        self._waiting.difference_update(
-            [(item.payload.distinct_id, item.payload.uuid) for item in removed]
-        )
+        self._waiting.difference_update([item.identity for item in removed])
         self._tidy()
         return removed
 
@@ -348,27 +344,19 @@ class MemoryStore:
                     heapq.heappush(self._back, (item.sequence, item))
 
     def _tidy(self) -> None:
-        """Rebuild what is stale by more than half."""
-        held = len(self._items) - self._ready_count
-        if self._held_items > 2 * held + _SLACK:
-            self._rebuild_held()
+        """Rebuild what is stale by more than half, from itself: that much is paid for already."""
+        if self._held_items > 2 * (len(self._items) - self._ready_count) + _SLACK:
+            groups = [
+                (until, turn, [item for item in items if item.until == until and not item.gone])
+                for until, turn, items in self._held
+            ]
+            self._held = [group for group in groups if group[2]]
+            heapq.heapify(self._held)
+            self._held_items = sum(len(items) for _, _, items in self._held)
         if len(self._fresh) + len(self._back) > 2 * self._ready_count + _SLACK:
-            ready = [item for item in self._items.values() if item.until is None]
-            self._fresh, self._back = deque(), [(item.sequence, item) for item in ready]
-            heapq.heapify(self._back)
-
-    def _rebuild_held(self) -> None:
-        by_moment: dict[float, list[_Item]] = {}
-        for item in self._items.values():
-            if item.until is not None:
-                by_moment.setdefault(item.until, []).append(item)
-        self._held = [(until, turn, items) for turn, (until, items) in enumerate(by_moment.items())]
-        heapq.heapify(self._held)
-        self._held_items = sum(map(len, by_moment.values()))
-
-
-def _entry(item: _Item) -> Entry:
-    return Entry(item.key, item.payload, item.rounds, item.accepted_at)
+            queued = (*self._fresh, *(item for _, item in self._back))
+            ready = {i.sequence: i for i in queued if i.until is None and not i.gone}
+            self._fresh, self._back = deque(), sorted(ready.items())
 
 
 def _word(reason: str) -> str:
