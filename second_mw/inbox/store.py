@@ -30,7 +30,7 @@ Mode = Literal["anonymized", "identified"]
 
 MAX_EVENTS: Final = 20_000
 MAX_BYTES: Final = 256 * 1024 * 1024
-#: Characters of a refused body that are kept, to look at.
+#: Characters of a refused body, and of an answer, that are kept, to look at.
 MAX_EXCERPT: Final = 20_000
 
 _LAYOUT: Final = 1
@@ -53,6 +53,11 @@ CREATE TABLE receipts (
     UNIQUE (uuid, distinct_id)
 );
 """
+
+
+#: The tables that are bounded, and how many rows of each an event allows: a receipt may wait for
+#: its event, and a request may have brought only repeats.
+_HELD: Final = {"entries": 1, "requests": 1, "receipts": 2}
 
 
 class StoreUnusable(Exception):
@@ -181,11 +186,13 @@ class Store:
         self.epoch: str
         self._version: int
         self.epoch, self._version = self._db.execute("SELECT epoch, version FROM meta").fetchone()
-        count, size = self._db.execute(
-            "SELECT count(*), coalesce(sum(length(document)), 0) FROM entries"
-        ).fetchone()
-        self._count: int = count
-        self._size: int = size
+        #: Table → rows and bytes of their documents.
+        self._held: dict[str, tuple[int, int]] = {
+            table: self._db.execute(
+                f"SELECT count(*), coalesce(sum(length(document)), 0) FROM {table}"  # noqa: S608
+            ).fetchone()
+            for table in _HELD
+        }
 
     @property
     def version(self) -> int:
@@ -207,13 +214,13 @@ class Store:
                 at,
                 reply.request,
                 reply.status,
-                reply.body.decode("utf-8", "replace"),
+                reply.body.decode("utf-8", "replace")[:MAX_EXCERPT],
                 reply.refused,
                 excerpt=excerpt,
             )
-            number = self._insert(
-                "INSERT INTO requests (at, document) VALUES (?, ?)", at, _encode(asked)
-            )
+            document = _encode(asked)
+            number = self._insert("INSERT INTO requests (at, document) VALUES (?, ?)", at, document)
+            self._hold("requests", 1, len(document))
             entries = tuple(
                 self._keep_event(event, number, at) for event in (*reply.events, *reply.dropped)
             )
@@ -221,9 +228,9 @@ class Store:
                 self._keep_refused(reply, number, at)
             if entries:
                 asked = msgspec.structs.replace(asked, events=entries)
-                self._db.execute(
-                    "UPDATE requests SET document = ? WHERE id = ?", (_encode(asked), number)
-                )
+                longer = _encode(asked)
+                self._db.execute("UPDATE requests SET document = ? WHERE id = ?", (longer, number))
+                self._hold("requests", 0, len(longer) - len(document))
             self._shrink()
 
     def _keep_event(self, event: Event, request: int, at: str) -> int:
@@ -271,8 +278,7 @@ class Store:
         )
 
     def _enter(self, *values: Any) -> int:
-        self._count += 1
-        self._size += len(values[-1])
+        self._hold("entries", 1, len(values[-1]))
         return self._insert(
             "INSERT INTO entries (version, request, at, kind, event, uuid, distinct_id, timestamp,"
             " mode, result, details, document) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -292,11 +298,19 @@ class Store:
                 # What the server writes itself is no loss.
                 lines = [each for each in receipt["properties"] if each.get("rule") != "reserved"]
                 results = [line["result"] for line in lines]
+                document = _encode(receipt)
+                for number, size in self._db.execute(
+                    "SELECT id, length(document) FROM receipts WHERE uuid = ? AND distinct_id = ?",
+                    key,
+                ).fetchall():
+                    self._db.execute("DELETE FROM receipts WHERE id = ?", (number,))
+                    self._hold("receipts", -1, -size)
                 self._db.execute(
-                    "INSERT OR REPLACE INTO receipts (uuid, distinct_id, dropped, redacted,"
-                    " document) VALUES (?, ?, ?, ?, ?)",
-                    (*key, results.count("dropped"), results.count("redacted"), _encode(receipt)),
+                    "INSERT INTO receipts (uuid, distinct_id, dropped, redacted, document)"
+                    " VALUES (?, ?, ?, ?, ?)",
+                    (*key, results.count("dropped"), results.count("redacted"), document),
                 )
+                self._hold("receipts", 1, len(document))
                 met = self._db.execute(
                     "SELECT id FROM entries WHERE uuid = ? AND distinct_id = ?", key
                 ).fetchall()
@@ -309,9 +323,9 @@ class Store:
     def clear(self) -> None:
         """Forget everything; whoever reads the stream begins anew."""
         with self._changing():
-            for table in ("entries", "requests", "receipts"):
+            for table in _HELD:
                 self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - names of ours
-            self._count = self._size = 0
+                self._held[table] = (0, 0)
             self.epoch = secrets.token_hex(4)
             self._db.execute("UPDATE meta SET epoch = ?", (self.epoch,))
 
@@ -322,34 +336,34 @@ class Store:
     def _insert(self, statement: str, *values: Any) -> int:
         return int(self._db.execute(statement, values).lastrowid or 0)
 
+    def _hold(self, table: str, rows: int, size: int) -> None:
+        count, before = self._held[table]
+        self._held[table] = (count + rows, before + size)
+
     def _shrink(self) -> None:
-        """Let the oldest entries go until the rest is within bounds; the newest always stays."""
-        while self._count > 1 and (self._count > self._max_events or self._size > self._max_bytes):
-            oldest, size = self._db.execute(
-                "SELECT id, length(document) FROM entries ORDER BY id LIMIT 1"
-            ).fetchone()
-            self._db.execute("DELETE FROM entries WHERE id = ?", (oldest,))
-            self._count -= 1
-            self._size -= size
-        # A receipt may wait for its event, and a request may have brought only repeats.
-        for table, bound in (("requests", self._max_events), ("receipts", 2 * self._max_events)):
-            self._db.execute(
-                f"DELETE FROM {table} WHERE id <= (SELECT max(id) FROM {table}) - ?",  # noqa: S608
-                (bound,),
-            )
+        """Let the oldest rows go until the rest is within bounds; the newest always stays."""
+        for table, times in _HELD.items():
+            count, size = self._held[table]
+            while count > 1 and (count > times * self._max_events or size > self._max_bytes):
+                oldest, freed = self._db.execute(
+                    f"SELECT id, length(document) FROM {table} ORDER BY id LIMIT 1"  # noqa: S608
+                ).fetchone()
+                self._db.execute(f"DELETE FROM {table} WHERE id = ?", (oldest,))  # noqa: S608
+                count, size = count - 1, size - freed
+            self._held[table] = (count, size)
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
         """One transaction, after which whoever waits is woken."""
         with self.changed:
-            before = (self._version, self._count, self._size, self.epoch)
+            before = (self._version, dict(self._held), self.epoch)
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
                 self._db.execute("UPDATE meta SET version = ?", (self._version,))
                 self._db.execute("COMMIT")
             except BaseException:
-                self._version, self._count, self._size, self.epoch = before
+                self._version, self._held, self.epoch = before
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise

@@ -68,6 +68,23 @@ def test_bytes_are_bounded_and_the_newest_event_always_stays(make: Callable[...,
     assert [each["uuid"] for each in store.events()] == [uuid(9)]
 
 
+def test_refused_requests_and_receipts_are_bounded_in_bytes_too(
+    make: Callable[..., Store],
+) -> None:
+    store = make(max_bytes=50_000)
+    line = {"key": "x" * 1_000, "result": "kept", "rule": "count"}
+    for number in range(100):
+        store.keep(reply(event(event="")), AT, excerpt="x" * 5_000)
+        receipt = {"uuid": str(number % 90), "distinct_id": "anon_1", "properties": [line]}
+        store.keep_receipts([receipt])
+    assert 5 < len(store.requests()) < 10
+    assert 40 < len(store.receipts()) < 50
+    # What is counted along is what a count finds.
+    for table, held in store._held.items():
+        found = store._db.execute(f"SELECT count(*), sum(length(document)) FROM {table}")
+        assert found.fetchone() == held or held == (0, 0), table
+
+
 def test_an_event_whose_request_is_gone_still_opens(make: Callable[..., Store]) -> None:
     store = make(max_events=2)
     store.keep(reply(event()), AT)
