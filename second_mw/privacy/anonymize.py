@@ -250,7 +250,7 @@ class Anonymizer(Walk):
             place = place_of(key.kind)
             if self._identifies(verdict.value, place):
                 verdict = _REDACTED_TEXT
-            elif place != "route":
+            else:
                 verdict = self._decoded(verdict.value, place) or verdict
         if verdict.result == "redacted" and key.kind is None:
             self._rules.warn_once(self._event.name, key)
@@ -261,22 +261,31 @@ class Anonymizer(Walk):
         verdict = super().number(value, key)
         if isinstance(verdict, Dropped) or verdict.result != "kept":
             return verdict
-        if identities.holds_number(self._user, value) or identities.holds_number(
-            self._named, value
-        ):
+        if self._identifies_number(value):
             return _REDACTED_TEXT
         if self._rules.coarse:
             rounded = _coarse(verdict.value, key)
             if rounded != verdict.value:
+                if self._identifies_number(rounded):
+                    return _REDACTED_TEXT
                 return Kept(rounded, "bounded", "coarse")
         return verdict
 
+    def _identifies_number(self, value: float) -> bool:
+        return identities.holds_number(self._user, value) or identities.holds_number(
+            self._named, value
+        )
+
     def _decoded(self, text: str, place: identities.Place = "anywhere") -> Kept | None:
         """Return the placeholder if a decoded view of the text identifies, None if none does."""
-        for view in views.views(text):
+        seen = views.views(text)
+        for view in seen:
             if kind := shapes.shape_of(view):
                 return _redacted(kind)
             if self._identifies(view, place):
+                return _REDACTED_TEXT
+        for outer in (text, *seen):
+            if any(self._identifies(reading, place) for reading in views.readings(outer)):
                 return _REDACTED_TEXT
         return None
 

@@ -170,7 +170,7 @@ class Gate:
 
     def _of_event(self, named: Iterable[str], text: str) -> list[Needle]:
         # Whole spellings only: what an event names is free text, and its single words are common.
-        found = []
+        found: list[Needle] = []
         for raw in dict.fromkeys(named):
             name = _fold(raw).strip()
             if len(name) >= 4 and _spelled(name) in text and name not in self._catalogue.words:

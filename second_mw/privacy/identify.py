@@ -5,12 +5,9 @@ It never joins two ids: no `$anon_distinct_id`, no alias, no merge.
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from threading import Lock
 from typing import Any, Final
-
-import msgspec
 
 from second_mw.user import AnalyticsUser
 
@@ -47,24 +44,30 @@ class Identified:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._told: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
+        self._told: OrderedDict[str, tuple[dict[str, int], float]] = OrderedDict()
 
     def is_due(self, user_key: str, person: dict[str, Any], now: float) -> bool:
         """Whether this user was not told of, not lately, or not like this.
+
+        What this event says less of the person, such as no workspace, is no change.
 
         Args:
             user_key: HMAC of the user's id.
             person: the `$set` that would be sent.
             now: seconds of a clock that does not go back.
         """
-        with self._lock:
-            told = self._told.get(user_key)
-        return told is None or told[0] != _digest(person) or now - told[1] >= REPEAT_AFTER
+        told = self._told.get(user_key)
+        if told is None or now - told[1] >= REPEAT_AFTER:
+            return True
+        known = told[0]
+        return any(known.get(name) != hash(value) for name, value in person.items())
 
     def told(self, user_key: str, person: dict[str, Any], now: float) -> None:
         """Remember that a `$identify` was taken by the outbox."""
         with self._lock:
-            self._told[user_key] = (_digest(person), now)
+            before = self._told.get(user_key)
+            known = {**(before[0] if before else {}), **{k: hash(v) for k, v in person.items()}}
+            self._told[user_key] = (known, now)
             self._told.move_to_end(user_key)
             if len(self._told) > REMEMBERED:
                 self._told.popitem(last=False)
@@ -77,7 +80,3 @@ class Identified:
     def after_fork(self) -> None:
         """Take a new lock in a forked child."""
         self._lock = Lock()
-
-
-def _digest(person: dict[str, Any]) -> bytes:
-    return hashlib.sha256(msgspec.json.encode(person, order="sorted")).digest()

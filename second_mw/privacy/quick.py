@@ -205,8 +205,6 @@ class Quick:
                 return verdict.value, ""
             if verdict.value != value or len(value) > _LONGEST or not value.isascii():
                 return None
-            if rule.passed is self._routes:
-                return value, compact(value.lower())
         form = _form_with_views(value)
         return None if form is None else (value, form)
 
@@ -265,9 +263,12 @@ def _form_with_views(text: str) -> str | None:
 
     What short words decode to by chance (alpha is base64 of jZa) is somebody's name as seldom.
     """
-    form = compact(text.lower())
-    for view in views.views(text):
+    forms = [compact(text.lower())]
+    seen = views.views(text)
+    for view in seen:
         if shape_of(view):
             return None
-        form += "\n" + compact(folded(view))
-    return form
+        forms.append(compact(folded(view)))
+    for outer in (text, *seen):
+        forms += [compact(folded(reading)) for reading in views.readings(outer)]
+    return "\n".join(forms)

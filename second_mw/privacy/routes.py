@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from second_mw.privacy.exempt import PRODUCT_WORDS, ROUTE_PLACEHOLDERS
 from second_mw.privacy.shapes import shape_of
-from second_mw.privacy.views import normal
+from second_mw.privacy.views import normal, unescaped
 
 UNKNOWN: Final = ":unknown"
 
@@ -65,7 +65,11 @@ _END: Final = re.compile(r"[?#]")
 def _segments(path: str) -> list[str]:
     """Return a path's segments, decoded, without empty and dotted ones, as many as may count."""
     cut = len(path) > _LONGEST_PATH
-    path = normal(path[:_LONGEST_PATH]).strip()
+    path = path[:_LONGEST_PATH]
+    if "\\" in path:
+        # A backslash is a slash to many, unless it begins an escape.
+        path = unescaped(path)
+    path = normal(path).strip()
     if origin := _ORIGIN.match(path):
         path = path[origin.end() :]
     path = _END.split(path, maxsplit=1)[0]

@@ -100,7 +100,9 @@ def clean_key(key: str, *, top: bool) -> Key:
     if rule is None and len(name) > MAX_KEY:
         # What was cut in its middle may be another key.
         return clean_key(cut_key(name), top=top)._replace(normal=normal)
-    return Key(cut_key(name), ":key", None, rule, normal=normal)
+    # The reserved names are ours and identify nobody.
+    shown = normal if rule == "reserved" and normal in names.RESERVED else ":key"
+    return Key(cut_key(name), shown, None, rule, normal=normal)
 
 
 def cut_key(name: str) -> str:

@@ -106,6 +106,24 @@ def _run(text: str) -> Kind | None:
     return None
 
 
+#: What base64 for URLs consists of, where its own signs break the run.
+_URL_SAFE: Final = re.compile(r"[A-Za-z0-9_-]{20,}", re.ASCII)
+#: Where words don't change: a capital after a small letter, a digit next to a letter.
+_CHANGE: Final = re.compile(r"(?<=[a-z])[A-Z]|(?<=[A-Za-z])\d|(?<=\d)[A-Za-z]")
+
+_DIGIT_BEFORE_LETTER: Final = re.compile(r"\d[A-Za-z]")
+
+
+def _digest(text: str) -> Kind | None:
+    """Find a digest in base64 for URLs: runs in which every third or fourth character changes."""
+    for run in _URL_SAFE.findall(text):
+        if _DIGIT_BEFORE_LETTER.search(run) is None or run in (run.lower(), run.upper()):
+            continue
+        if len(_CHANGE.findall(run)) * 4 > len(run):
+            return "token"
+    return None
+
+
 def _kind_of_run(run: str, before: str, after: str) -> Kind | None:
     length = len(run)
     if length == 26 and _ULID.fullmatch(run) and not run.isdecimal():
@@ -283,6 +301,7 @@ SHAPES: Final = (
     Shape(("url",), _url),
     Shape(("uuid",), _uuid, in_words=True),
     Shape(("ulid", "ksuid", "objectid", "hex", "token"), _run, in_words=True),
+    Shape(("token",), _digest, in_words=True),
     Shape(("mac",), _mac, in_words=True),
     Shape(("ip",), _ipv6),
     Shape(("ip",), _ipv4, in_versions=False),

@@ -93,7 +93,7 @@ def _decoded(text: str) -> Iterator[str]:
     if "&" in text:
         yield html.unescape(text)
     if "\\" in text:
-        yield _unescaped(text)
+        yield unescaped(text)
     if text.lstrip()[:1] in _JSON_BEGINNINGS:
         yield from _leaves(text)
     if _MIXED.search(text) or _SMALL_BASE64.search(text):
@@ -107,7 +107,8 @@ _ESCAPE: Final = re.compile(
 )
 
 
-def _unescaped(text: str) -> str:
+def unescaped(text: str) -> str:
+    """Return a text without the escapes of JSON and JavaScript."""
     text = _ESCAPE.sub(_character, text)
     # Two escapes may be one character: a surrogate pair.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -163,16 +164,60 @@ def _base64(text: str) -> Iterator[str]:
     for signs, run in _BASE64_RUNS:
         if not signs or signs[0] in text or signs[1] in text:
             yield run.sub(_base64_read, text)
+    for piece in _pieces(text):
+        if read := _read(_bytes_of(piece)):
+            yield read
+
+
+#: How many of a run's parts are tried from each to each, and how long a text is looked at.
+_MOST_PARTS: Final = 8
+_LONGEST_PIECES: Final = 512
+_ANY_BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{4,}")
+
+
+def readings(text: str) -> Iterator[str]:
+    """Yield whatever base64 in a text could say, sense or nonsense, two layers deep.
+
+    For the comparison with identity only: that nonsense should hold a name is no accident.
+    """
+    if not (_MIXED.search(text) or _SMALL_BASE64.search(text)):
+        return
+    for piece in _pieces(text):
+        read = normal(_bytes_of(piece).decode("utf-8", "replace"))
+        yield read
+        if inner := _ANY_BASE64.search(read):
+            yield normal(_bytes_of(inner[0]).decode("utf-8", "replace"))
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Yield the parts of a text that could be base64, each from one sign to another.
+
+    `-` and `_` belong to the alphabet for URLs and join words: `tab-YWRh` and `x_TUFKQQ_y` are to
+    be found as well as a text whose own base64 has them.
+    """
+    for run in _ANY_BASE64.findall(text[:_LONGEST_PIECES]):
+        bounds = [place for place, sign in enumerate(run) if sign in "+/-_"]
+        starts = [0, *(place + 1 for place in bounds)]
+        ends = [*bounds, len(run)]
+        near = _MOST_PARTS if len(starts) <= _MOST_PARTS else 2
+        for first, start in enumerate(starts):
+            for end in {*ends[first : first + near], ends[-1]}:
+                piece = run[start:end]
+                if end - start >= 4 and (_MIXED.search(piece) or _SMALL_BASE64.match(piece)):
+                    yield piece
+
+
+def _bytes_of(run: str) -> bytes:
+    # One character more than whole groups of four can't be the end of anything.
+    run = run[: len(run) - 1] if len(run) % 4 == 1 else run
+    return binascii.a2b_base64(run.replace("-", "+").replace("_", "/") + "=" * (-len(run) % 4))
 
 
 def _base64_read(found: re.Match[str]) -> str:
     run = found[0].rstrip("=")
     if _WORD.fullmatch(run) and not _SMALL_BASE64.match(run):
         return found[0]
-    # One character more than whole groups of four can't be the end of anything.
-    run = run[: len(run) - 1] if len(run) % 4 == 1 else run
-    raw = binascii.a2b_base64(run.replace("-", "+").replace("_", "/") + "=" * (-len(run) % 4))
-    return _read(raw) or found[0]
+    return _read(_bytes_of(run)) or found[0]
 
 
 # Three bytes, of which the first begins a character of UTF-8.
