@@ -23,6 +23,7 @@ import msgspec
 
 from second_mw import process
 from second_mw.analytics import Analytics
+from second_mw.forwarder.dispatcher import Flushed
 from second_mw.outbox.memory import MemoryStore
 from second_mw.outbox.outbox import Outbox
 from second_mw.payload import Payload
@@ -216,8 +217,17 @@ def capturing(events: CapturedEvents) -> Iterator[None]:
 
     def wired(analytics: Analytics, settings: Settings) -> None:
         # Nothing is opened that the settings name: no file, no socket.
-        local = replace(settings, outbox="memory://", preferences="memory://")
-        wire(analytics, local)
+        disabled_by = None if settings.disabled_by == "no token" else settings.disabled_by
+        wire(
+            analytics,
+            replace(
+                settings,
+                outbox="memory://",
+                preferences="memory://",
+                forward=True,
+                disabled_by=disabled_by,
+            ),
+        )
         divert(analytics, events)
 
     living = [one for one in process.living() if isinstance(one, Analytics)]
@@ -257,6 +267,8 @@ def divert(
             {
                 "outbox": Outbox(_Store(events), pipeline.added, _wake_nobody),
                 "preferences": MemoryPreferences(),
+                "flush": _nothing_waits,
+                "close": _nothing_waits,
             },
         ),
         (
@@ -272,24 +284,32 @@ def divert(
     ]
     if settings.disabled_by == "no token" or settings.disabled_by in lifted:
         changed.append((settings, {"disabled_by": None}))
-    kept = [(owner, {name: vars(owner).get(name) for name in names}) for owner, names in changed]
+    kept = [
+        (owner, {name: vars(owner).get(name, _OF_CLASS) for name in new}) for owner, new in changed
+    ]
     _assign(changed)
+    return lambda: _assign(kept)
 
-    def undo() -> None:
-        _assign(kept)
-        del pipeline.finish, pipeline.identify
 
-    return undo
+#: Stands for an attribute that the object has of its class.
+_OF_CLASS: Final = object()
 
 
 def _assign(values: Iterable[tuple[Any, dict[str, Any]]]) -> None:
     for owner, fields in values:
         for name, value in fields.items():
-            object.__setattr__(owner, name, value)  # settings are frozen
+            if value is _OF_CLASS:
+                object.__delattr__(owner, name)
+            else:
+                object.__setattr__(owner, name, value)  # settings are frozen
 
 
 def _wake_nobody(count: int = 0) -> None:
     """There is nothing for a forwarder to do."""
+
+
+def _nothing_waits(timeout: float | None = None) -> Flushed:
+    return Flushed(0, 0)
 
 
 # Looking for a person in an event, by code of its own

@@ -134,9 +134,11 @@ def test_nothing_that_the_settings_name_is_opened(tmp_path: Path) -> None:
             host="http://127.0.0.1:1",
             outbox=f"sqlite:///{tmp_path}/outbox.db",
             preferences=f"sqlite:///{tmp_path}/preferences.db",
+            forward=False,
         )
         analytics.capture(ZELDA, "page viewed")
         analytics.outbox.submit([Payload("x", "u", "d", "t", b"{}")]).result()
+        assert (analytics.flush(), analytics.close()) == ((0, 0), (0, 0))
     assert list(tmp_path.iterdir()) == []
     assert set(threading.enumerate()) == threads
     assert len(events) == 2
@@ -300,9 +302,10 @@ def test_the_timing_of_threads_does_not_lose_events(captured_events: CapturedEve
 # As a plugin, in a project that merely has it installed
 
 PROJECT = """
+import json
 import sys
 
-import pytest
+from msgspec.structs import replace
 
 LOADED_WHEN_UNUSED = "second_mw.analytics" in sys.modules
 
@@ -322,12 +325,19 @@ def test_good(captured_events, fake_user):
 
 def test_leaks(captured_events, fake_user, monkeypatch):
     from second_mw import Analytics
-    from second_mw.privacy.anonymize import Anonymizer
-    from second_mw.privacy.gate import Gate
+    from second_mw.privacy.pipeline import Pipeline
 
-    monkeypatch.setattr(Anonymizer, "properties", lambda self, posted: dict(posted))
-    monkeypatch.setattr(Gate, "holds", lambda *given: False)
-    Analytics().capture(fake_user(name="Zelda Q"), "page viewed", {"label": "for Zelda"})
+    finish = Pipeline.finish
+
+    def leaky(self, posted, user, mode):
+        # As if both the rules and the gate had a hole.
+        done = finish(self, posted, user, mode)
+        properties = {**json.loads(done.payloads[-1].properties), "label": "for Zelda"}
+        leaking = replace(done.payloads[-1], properties=json.dumps(properties).encode())
+        return done._replace(payloads=[leaking])
+
+    monkeypatch.setattr(Pipeline, "finish", leaky)
+    assert Analytics().capture(fake_user(name="Zelda Q"), "page viewed")
 """
 
 
@@ -349,5 +359,6 @@ def test_installed_it_is_there_costs_nothing_unused_and_fails_a_test_that_leaks(
     )
     said = done.stdout + done.stderr
     assert "3 passed, 1 error" in said, said
+    assert "has no project token" not in said
     assert "ERROR test_project.py::test_leaks" in said
     assert "is anonymized and holds the user's name under 'label'" in said
