@@ -25,11 +25,11 @@ class Outbox:
     Args:
         store: keeps them; None takes nothing, as a disabled `Analytics` does.
         added: what every payload carries (spec §10); an event's own values win.
-        on_put: called after payloads were kept; wakes the forwarder.
+        on_put: called with how many payloads were kept; wakes the forwarder.
     """
 
     def __init__(
-        self, store: Store | None, added: Mapping[str, Any], on_put: Callable[[], None]
+        self, store: Store | None, added: Mapping[str, Any], on_put: Callable[[int], None]
     ) -> None:
         self.store = store
         self._added = added
@@ -57,7 +57,7 @@ class Outbox:
         if self.store is None or not payloads:
             return 0
         new = self.store.put(payloads)
-        self._on_put()
+        self._on_put(len(payloads))
         return new
 
     def submit(self, events: Sequence[Payload]) -> Future[int]:
@@ -67,7 +67,7 @@ class Outbox:
             done.set_result(0)
             return done
         future = self.store.submit(events)
-        future.add_done_callback(lambda _: self._on_put())
+        future.add_done_callback(lambda _: self._on_put(len(events)))
         return future
 
     def counts(self) -> Counts:

@@ -37,6 +37,8 @@ SECRET = "correct-horse-battery-staple"
 ASKS_STORE = ADA
 IDENTIFIED = replace(ADA, anonymized=False)
 ONE = Told()
+# Nested, which the quick way leaves to the whole walk.
+NESTED = replace(ONE, parts=event(properties={"plan": {"steps": ["one two three", {"a": 1}]}}))
 BATCH = replace(ONE, parts=(b'{"batch":[' + EVENT + b"," + EVENT + b"]}",))
 GET = Told("GET", PREFERENCES, (), ())
 PUT = Told("PUT", PREFERENCES, JSON, (b'{"anonymized":false}',))
@@ -115,11 +117,12 @@ TABLE = [
     Row("pipeline.finish", [(ONE, 422), (BATCH, 200)]),
     Row("pipeline.identify", [(TELL, 422)], user=IDENTIFIED),
     Row("pipeline.user_key", [(ONE, 422), (BATCH, 422), (GET, 422), (PUT, 422), (TELL, 422)]),
-    Row("pipeline._identity_of", [(ONE, 422), (BATCH, 200)]),
-    Row("pipeline._gate.holds", [(ONE, 422), (BATCH, 200)]),
+    Row("pipeline._known_of", [(ONE, 422), (BATCH, 200)]),
+    Row("pipeline._gate.stops", [(ONE, 422), (BATCH, 200)]),
     Row("pipeline._identified.is_due", [(ONE, 422), (TELL, 422)], user=IDENTIFIED),
     Row("pipeline._identified.told", [(ONE, 204)], kept=2, user=IDENTIFIED),
-    Row("second_mw.privacy.pipeline.Anonymizer", [(ONE, 422), (BATCH, 200)]),
+    Row("second_mw.privacy.pipeline.Anonymizer", [(NESTED, 422)]),
+    Row("pipeline._quick.properties", [(ONE, 422), (BATCH, 200)]),
     Row("second_mw.privacy.pipeline.Walk", [(ONE, 422)], user=IDENTIFIED),
     Row("second_mw.privacy.pipeline._now", [(ONE, 422)]),
     Row("second_mw.privacy.pipeline.joined", [(ONE, 422), (BATCH, 200)]),
