@@ -209,6 +209,12 @@ def test_data_attributes_are_written_as_html(make: Callable[..., Analytics]) -> 
     assert tag.count("<") == 2
 
 
+def test_a_tag_carries_the_pages_nonce(make: Callable[..., Analytics]) -> None:
+    analytics = make()
+    for tag in (analytics.script_tag(nonce='r"1'), analytics.settings_tag(nonce='r"1')):
+        assert attributes(tag)["nonce"] == 'r"1'
+
+
 @pytest.mark.parametrize("name", ["onload=x", "a b", "A", "", "1a", "a__b", 'a"'])
 def test_a_name_that_is_none_is_refused(make: Callable[..., Analytics], name: str) -> None:
     with pytest.raises(ValueError, match="data attribute"):
