@@ -191,6 +191,7 @@ class Database:
         self._reader: Connection | None = None
         self._writer: Connection | None = None
         self._pid = os.getpid()
+        self._is_inherited = False
         self._inode = 0
         self._begin()
         self._prepare()
@@ -312,6 +313,8 @@ class Database:
         return self._reader
 
     def _opened(self, timeout: float) -> Connection:
+        if self._is_inherited:
+            raise sqlite3.OperationalError(_FORKED)
         db = self._connect(str(self.path), timeout)
         try:
             for pragma in _PRAGMAS:
@@ -374,16 +377,16 @@ class Database:
         self._write_lock.release()
 
     def after_fork(self) -> None:
-        """Become the child's own: new locks, connections of its own."""
+        """Become the child's own: new locks, connections of its own; once for each child."""
+        if self._pid == os.getpid():
+            return
         inherited = [db for db in (self._reader, self._writer) if db is not None]
         if inherited:
-            # A fork that Python was not told of. Kept, because collected is closed.
+            # A fork that Python was not told of. Kept, because collected is closed. Nothing is
+            # opened beside them: what was written there could be lost with the parent's close.
             _left_behind.extend(inherited)
-            logger.warning(
-                "second_mw: this process was forked with %s open, which SQLite does not allow; "
-                "load the app in each worker instead (uWSGI: lazy-apps)",
-                self.path,
-            )
+            self._is_inherited = True
+            logger.error("second_mw: %s %s", self.path, _FORKED)
         self._reader = self._writer = None
         self._pid = os.getpid()
         self._begin()
@@ -485,6 +488,10 @@ class Database:
         )
 
 
+_FORKED: Final = (
+    "was open when this process was forked without Python's knowledge, so it can't be used here: "
+    "load the app in each worker instead (uWSGI: lazy-apps = true)"
+)
 _OTHER: Final = "Name a new file, or one that second_mw has made"
 _ALLOW: Final = (
     "The process must be able to write the file and its directory, where SQLite keeps a log too"

@@ -996,7 +996,9 @@ def test_in_a_child_nothing_is_locked_and_nothing_inherited(opened) -> None:
     store.put([payload(0)])
     database._before_fork()
     assert (store._database._reader, store._database._writer) == (None, None)
+    store._database._pid = -1
     database._after_fork_in_child()
+    store.after_fork()
     assert not store.entered()
     assert store.put([payload(1)]) == 1
     database._before_fork()
@@ -1018,18 +1020,23 @@ def test_a_signal_handler_may_look_while_its_own_thread_does(opened) -> None:
         assert store.entered()
 
 
-def test_a_connection_inherited_behind_pythons_back_is_left_alone_and_said(
+def test_a_file_inherited_open_behind_pythons_back_is_left_alone_and_nothing_is_taken(
     opened, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = opened()
     store.put([payload(0)])
     inherited = store._database._writer
+    store._database._pid = -1
     store.after_fork()
     assert inherited in database._left_behind
     assert "lazy-apps" in caplog.text
-    assert store.put([payload(1)]) == 1
+    with pytest.raises(OutboxUnavailable):
+        store.put([payload(1)])
+    with pytest.raises(OutboxUnavailable):
+        store.counts()
     database._left_behind.remove(inherited)
     inherited.close()
+    assert [entry.payload for entry in opened().peek(5)] == [payload(0)]
 
 
 def test_a_file_that_fails_turns_no_end_of_the_host_into_a_traceback(
