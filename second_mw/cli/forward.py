@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, Final
 
 from second_mw.cli.screen import is_rich
+from second_mw.errors import OutboxUnavailable
 from second_mw.forwarder.dispatcher import Forwarder
 from second_mw.outbox.outbox import open_store
 from second_mw.settings import Settings
@@ -82,7 +83,11 @@ def _until_stopped(forwarder: Forwarder, look: Look, stop: Event, show: Show) ->
     while not stop.is_set():
         # Again and again: a thread that could not be started a moment ago may start now.
         forwarder.start()
-        show(look())
+        try:
+            show(look())
+        except OutboxUnavailable as error:
+            # As passing as an outage of PostHog; the forwarder itself says it in the log.
+            logger.debug("the outbox can't be looked at: %s", error)
         stop.wait(_TICK)
     return 0
 

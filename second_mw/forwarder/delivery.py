@@ -61,12 +61,16 @@ class _Job:
         entries: as leased.
         attempts: how many attempts one round has.
         now: when they were leased.
+        taken_before: how many events PostHog had taken by then.
     """
 
-    def __init__(self, entries: Sequence[Entry], attempts: int, now: float) -> None:
+    def __init__(
+        self, entries: Sequence[Entry], attempts: int, now: float, taken_before: int
+    ) -> None:
         self.open = {entry.key for entry in entries}
         self.attempts = attempts
         self.held_at = now
+        self.taken_before = taken_before
         #: Refused alone, but not buried before it is clear that the sender is not to blame.
         self.refused: dict[str, str] = {}
 
@@ -120,7 +124,8 @@ class Delivery:
 
         A probe is one attempt: it asks whether PostHog is there, and is not to press it.
         """
-        job = _Job(entries, 1 if probe else 1 + self._max_retries, self._clock())
+        attempts = 1 if probe else 1 + self._max_retries
+        job = _Job(entries, attempts, self._clock(), self._ledger.forwarded)
         todo = [Batch.of(part, time.time()) for part in reversed(self._parts(entries))]
         while todo:
             batch = todo.pop()
@@ -164,7 +169,6 @@ class Delivery:
     ) -> tuple[Batch, Ruling | _End]:
         """Send a batch until it is settled, is to be halved, or delivery must end."""
         attempt = 1
-        taken_before = self._ledger.forwarded
         while True:
             left = shift.time_left()
             if left is not None and left <= 0:
@@ -178,7 +182,7 @@ class Delivery:
             elif ruling.about != "retry":
                 return batch, ruling if ruling.about == "halve" else self._open(ruling)
             if attempt >= job.attempts:
-                return batch, self._used_up(ruling, self._ledger.forwarded > taken_before)
+                return batch, self._used_up(ruling, self._ledger.forwarded > job.taken_before)
             delay = max(backoff(attempt, self._random), ruling.retry_after or 0.0)
             left = shift.time_left()
             if left is not None and left <= delay:

@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +27,7 @@ from second_mw.forwarder.circuit import (
 from second_mw.forwarder.dispatcher import Forwarder
 from second_mw.forwarder.exchange import NoAnswer, Request
 from second_mw.forwarder.losses import Ledger
-from second_mw.forwarder.retry import backoff
+from second_mw.forwarder.retry import BETWEEN_ROUNDS, backoff
 from second_mw.outbox.base import Entry
 from second_mw.outbox.memory import MemoryStore
 from second_mw.settings import Settings
@@ -479,6 +480,110 @@ def _ready(line: Line, clock: Clock) -> list[Entry]:
     line.forwarder.close(0.0)
     clock.now += 30
     return line.store.lease(10, 10**9, 60.0)
+
+
+def test_an_event_that_makes_posthog_fail_stands_alone_in_the_end_and_the_rest_is_delivered(
+    lay: Lay, sink: Sink, clock: Clock
+) -> None:
+    bad = payload(37).uuid
+    sink.answer = lambda request: Reply(500) if bad in request.uuids else fine(request)
+    line = lay(clock=clock, max_retries=1, max_batch_events=100)
+    line.send(payloads(100))
+    for _ in range(6):
+        clock.now += BETWEEN_ROUNDS + 1
+        line.forwarder.flush(20.0)
+    assert line.accounts == (99, 0, 1)
+    sizes = [len(request.batch) for request in sink.requests if bad in request.uuids]
+    assert sizes[0] == 100
+    assert sizes[-1] == 1
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_a_round_in_vain_does_not_stop_the_others_while_posthog_takes_them(
+    lay: Lay, sink: Sink, clock: Clock
+) -> None:
+    bad = payload(0).uuid
+    line = lay(clock=clock, max_retries=2, max_batch_events=1, max_in_flight=1)
+
+    def answer(request: Recorded) -> Reply | Wire:
+        if bad not in request.uuids:
+            return fine(request)
+        # Another process's or another sender's success, in the middle of this round.
+        line.forwarder._ledger.delivered(1)
+        return Reply(500)
+
+    sink.answer = answer
+    assert line.send(payloads(5)) == (4, 1)
+    assert line.forwarder.stats()["circuit"] == "closed"
+    assert line.accounts == (4, 0, 1)
+
+
+@pytest.mark.parametrize(("durable", "accounts"), [(True, (0, 3, 0)), (False, (0, 0, 3))])
+def test_what_was_tried_in_vain_for_too_long_is_given_up_in_a_durable_outbox_only(
+    lay: Lay, sink: Sink, clock: Clock, durable: bool, accounts: tuple[int, int, int]
+) -> None:
+    class Durable(MemoryStore):
+        pass
+
+    Durable.durable = durable
+    store = Durable(clock=clock, wall=lambda: time.time() - 72 * 3600 - 1)
+    lost: list[tuple[str, int]] = []
+    sink.answer = status(503)
+    forwarder = Forwarder(
+        store,
+        Settings.load({"token": "phc_test", "host": sink.url, "max_retries": 1}),
+        on_loss=lambda reason, count: lost.append((reason, count)),
+        clock=clock,
+        pause=lambda _: None,
+    )
+    store.put(payloads(3))
+    forwarder.flush(20.0)
+    counts = store.counts()
+    assert (counts.delivered, counts.dead, counts.waiting) == accounts
+    if durable:
+        assert lost == [("too_old", 3)]
+        assert {each.reason for each in store.dead_letters(9)} == {"too_old: server_error: 503"}
+    store.durable = True  # so that closing reports nothing
+    forwarder.close(0.0)
+
+
+def test_a_fault_of_the_sender_makes_nothing_too_old(lay: Lay, sink: Sink, clock: Clock) -> None:
+    store = MemoryStore(clock=clock, wall=lambda: time.time() - 96 * 3600)
+    store.durable = True
+    sink.answer = status(401)
+    settings = Settings.load({"token": "phc_test", "host": sink.url})
+    forwarder = Forwarder(store, settings, clock=clock, pause=lambda _: None)
+    store.put(payloads(3))
+    forwarder.flush(20.0)
+    assert store.counts()[:4] == (3, 0, 0, 3)
+    # With another token, as after a restart, everything that waits is sent, however old.
+    sink.answer = None
+    again = Forwarder(store, settings, clock=clock, pause=lambda _: None)
+    assert again.close(20.0) == (3, 0)
+    forwarder.close(0.0)
+
+
+def test_finishing_settles_what_is_in_hand_and_leases_nothing_more(lay: Lay, sink: Sink) -> None:
+    arrived, told = threading.Event(), threading.Event()
+
+    def answer(request: Recorded) -> Reply | Wire:
+        arrived.set()
+        assert told.wait(60)
+        return fine(request)
+
+    sink.answer = answer
+    line = lay(max_batch_events=2, max_in_flight=1, flush_at=1)
+    line.put(payloads(5))
+    assert arrived.wait(60)
+    finished = threading.Thread(target=line.forwarder.finish, args=(60.0,))
+    finished.start()
+    _until(lambda: line.forwarder._shift is None)
+    told.set()
+    finished.join()
+    assert line.accounts == (2, 0, 3)
+    assert line.counts.ready == 3
+    line.forwarder.finish(0.0)
+    assert line.send([]) == (3, 0)
 
 
 def test_a_port_where_nobody_listens_keeps_every_event(lay: Lay) -> None:
