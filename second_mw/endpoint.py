@@ -353,14 +353,15 @@ class Endpoint:
         if subject is not None and subject != self._subject(user):
             raise Refused("other_user")
         properties = properties or {}
+        telling = self._pipeline.telling(event, properties)
         return Posted(
             event,
             properties,
             uuid.lower() if uuid is not None else None,
             item.get("timestamp"),
             item.get("anonymousDistinctId"),
-            own_word(item, properties),
-            workspace_named(properties, user),
+            own_word(item, telling),
+            workspace_named(telling, user),
         )
 
     def _finished(self, posted: Posted, user: AnalyticsUser, where: Standing) -> Finished:

@@ -51,6 +51,9 @@ _COARSE_PIXELS: Final = frozenset({"viewport_width", "viewport_height"})
 #: How many (event, key) decisions are remembered, and how many warnings.
 _REMEMBERED: Final = 4096
 
+#: Keys, in bare form, of which the endpoint has to know.
+_TELLING: Final = frozenset({"anonymized", "workspaceid"})
+
 #: How deep Ident values are looked for; the endpoint refuses bodies that are nested deeper.
 _DEEPEST: Final = 64
 
@@ -80,6 +83,11 @@ class Rulebook:
         self.words = catalogue.words
         self._declared = {
             event.name: {key: _declared_key(key, kind) for key, kind in event.properties.items()}
+            for event in catalogue
+        }
+        #: Event → keys that tell neither its mode nor its workspace.
+        self.silent = {
+            event.name: {key for key in event.properties if names.bare_form(key) not in _TELLING}
             for event in catalogue
         }
         # Only keys that passed are remembered: no cache holds what was redacted (spec §17). They
@@ -184,7 +192,7 @@ class Anonymizer(Walk):
         self.named = self._named_in(posted)
         if self.named:
             self._named = identities.identity_of_named(self.named, self._rules.words)
-        return super().properties(posted)
+        return self._object(posted, 1, "")
 
     # What the event itself names: the values of its Ident properties join the identity.
 

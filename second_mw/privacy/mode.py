@@ -98,6 +98,12 @@ def _shares(
     return settings.consent == "default-on"
 
 
+#: What every event has at its top level; none of it is the event's own word.
+_ENVELOPE: Final = frozenset(
+    {"event", "properties", "anonymousDistinctId", "uuid", "timestamp", "subject"}
+)
+
+
 def own_word(event: Mapping[str, Any], properties: Mapping[str, Any]) -> Word:
     """Return what an event says of its mode, at its top level or in its properties (spec §7).
 
@@ -107,6 +113,8 @@ def own_word(event: Mapping[str, Any], properties: Mapping[str, Any]) -> Word:
     word: Word = "neutral"
     for level in (event, properties):
         for key, value in level.items():
+            if key in _ENVELOPE:
+                continue
             if isinstance(key, str) and names.asks_for_anonymity(key):
                 if value is not False:
                     return "anonymized"

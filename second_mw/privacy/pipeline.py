@@ -41,6 +41,8 @@ logger = logging.getLogger("second_mw")
 MAX_AHEAD: Final = timedelta(minutes=5)
 MAX_BEHIND: Final = timedelta(hours=72)
 
+#: For how many of a user's workspaces what identified events carry is kept encoded.
+_WORKSPACES: Final = 16
 #: How many users' identities are kept prepared.
 _PREPARED_USERS: Final = 2048
 
@@ -109,6 +111,8 @@ class Known(NamedTuple):
         wanted: what the gate looks for.
         in_uuids: what no uuid may hold, hyphens left out.
         key: what stands for the user in stored keys.
+        said: workspace → what `$identify` says of the user there, and what every identified
+            event carries, encoded.
     """
 
     user: AnalyticsUser
@@ -116,6 +120,7 @@ class Known(NamedTuple):
     wanted: Wanted
     in_uuids: tuple[str, ...]
     key: str
+    said: dict[str | None, tuple[dict[str, Any], bytes]]
 
 
 class Pipeline:
@@ -181,12 +186,18 @@ class Pipeline:
             self._gate.wanted(user),
             _in_uuids(user, identity),
             self._keyed(user.id),
+            {},
         )
         with self._lock:
             while len(self._known) >= _PREPARED_USERS:
                 del self._known[next(iter(self._known))]
             self._known[user.id] = known
         return known
+
+    def telling(self, event: str, properties: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the properties that may tell an event's mode or workspace: nearly always one."""
+        silent = self._rules.silent[event]
+        return {key: properties[key] for key in properties if key not in silent}
 
     def finish(self, posted: Posted, user: AnalyticsUser, mode: Mode) -> Finished:
         """Return the payloads of an event of the catalogue.
@@ -243,7 +254,7 @@ class Pipeline:
             )
             hooked = self._hooked(payload)
             if hooked is None:
-                return Finished([], None, None)
+                return _NOTHING
             properties = hooked
         if self._gate.stops(posted.event, properties, uuid, distinct_id, known.wanted, named):
             logger.error(
@@ -304,24 +315,36 @@ class Pipeline:
         walk = Walk(self.catalogue.events[posted.event], self._templates, lines)
         kept = walk.properties(posted.properties)
         uuid = posted.uuid or random_uuid()
-        added: dict[str, Any] = {
+        page = {
             name: urls.clean_url(kept[key])
             for key, name in _PAGE
-            if isinstance(kept.get(key), str) and kept[key]
+            if key in kept and isinstance(kept[key], str) and kept[key]
         }
-        said = claims(user, workspace)
+        properties = _encode(kept)
         if self._on_event is not None:
-            hooked = self._hooked(Payload(posted.event, uuid, user.id, timestamp, _encode(kept)))
+            hooked = self._hooked(Payload(posted.event, uuid, user.id, timestamp, properties))
             if hooked is None:
-                return Finished([], None, None)
-            properties = joined(hooked, _encode({**added, **said, **self._added_identified}))
-        else:
-            # Encoded in one go: the gate looks at anonymized events only.
-            properties = _encode({**kept, **added, **said, **self._added_identified})
-        final = Payload(posted.event, uuid, user.id, timestamp, properties)
+                return _NOTHING
+            properties = hooked
+        if page:
+            properties = joined(properties, _encode(page))
+        _, said = self._said(user, workspace)
+        final = Payload(posted.event, uuid, user.id, timestamp, joined(properties, said))
         due = self._identify(user, workspace, timestamp)
         receipt = _receipt(final, "identified", lines)
         return Finished([*due.payloads, final], receipt, due.taken)
+
+    def _said(self, user: AnalyticsUser, workspace: str | None) -> tuple[dict[str, Any], bytes]:
+        said = self._known_of(user).said
+        found = said.get(workspace)
+        if found is None:
+            found = (
+                person_properties(user, workspace),
+                _encode({**claims(user, workspace), **self._added_identified}),
+            )
+            if len(said) < _WORKSPACES:
+                said[workspace] = found
+        return found
 
     def _workspace(self, user: AnalyticsUser, named: str | None) -> str | None:
         """Return the event's workspace, or the user's only one, or none (spec §9)."""
@@ -332,7 +355,7 @@ class Pipeline:
 
     def _identify(self, user: AnalyticsUser, workspace: str | None, timestamp: str) -> Finished:
         key = self._known_of(user).key
-        person = person_properties(user, workspace)
+        person, _ = self._said(user, workspace)
         clock = time.monotonic()
         if not self._identified.is_due(key, person, clock):
             return _NOTHING

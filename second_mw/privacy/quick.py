@@ -249,6 +249,8 @@ class Quick:
         known = self._known[event]
         if len(known) < _REMEMBERED:
             known[key] = rule
+            # What passed is no id and not reserved, so it tells no workspace and no mode.
+            self._rules.silent[event].add(key)
         return rule
 
 
