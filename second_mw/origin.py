@@ -26,6 +26,8 @@ _PORT: Final = re.compile(r":\d*\Z")
 _NO_HOST: Final = re.compile(r"[\s,;%\\<>\"'`|^{}\x00-\x20\x7f]")
 # urlsplit would take these out in silence.
 _SPACE: Final = re.compile(r"[\s\x00-\x20]")
+#: A host has a few names; a Host header that is made up each time must not be kept each time.
+_MAX_OWN: Final = 64
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _OWN_SITES: Final = frozenset({"same-origin", "none"})
 # A day: browsers cap it lower themselves.
@@ -44,6 +46,8 @@ class Origins:
         self._trusted_proxies = settings.trusted_proxies
         self._webviews = settings.webviews
         self._warned = False
+        #: This site's own origins, as they were written and found to be its own.
+        self._own: set[str] = set()
 
     def is_allowed(self, header: Header) -> bool:
         """Whether the request's Origin is on the allowed list."""
@@ -112,11 +116,20 @@ class Origins:
     def _is_own(self, origin: str | None, header: Header, scheme: str, host: str) -> bool:
         if origin is None:
             return False
-        own = self.own_origin(header, scheme, host)
-        return own is not None and normal_origin(origin) == own
+        scheme, host = self._outside(header, scheme, host)
+        written = f"{scheme}://{host}"
+        # A browser writes both alike; taking them apart is for the first request and odd ones.
+        if origin == written and written in self._own:
+            return True
+        own = normal_origin(written)
+        if own is None or normal_origin(origin) != own:
+            return False
+        if len(self._own) < _MAX_OWN:
+            self._own.add(written)
+        return True
 
-    def own_origin(self, header: Header, scheme: str, host: str) -> str | None:
-        """Return the request's own origin, through as many proxies as are trusted."""
+    def _outside(self, header: Header, scheme: str, host: str) -> tuple[str, str]:
+        """Return scheme and host as the browser knows them, through the trusted proxies."""
         if self._trusted_proxies:
             scheme = self._forwarded(header("x-forwarded-proto")) or scheme
             host = self._forwarded(header("x-forwarded-host")) or host
@@ -124,7 +137,7 @@ class Origins:
             # Proxies that pass the host on without its port say the port apart.
             if port is not None and port.isdecimal() and not _PORT.search(host):
                 host = f"{host}:{port}"
-        return normal_origin(f"{scheme}://{host}")
+        return scheme, host
 
     def address(self, header: Header, peer: str | None) -> str | None:
         """Return whose address a request comes from, through as many proxies as are trusted.

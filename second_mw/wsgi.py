@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from second_mw.endpoint import (
     Answer,
@@ -109,11 +109,22 @@ class AnalyticsMiddleware:
             self._analytics.preferences.not_alone()
 
 
+class _Keys(dict[str, str]):
+    """Header name → its key in environ; names come from our own code, so there are few."""
+
+    def __missing__(self, name: str) -> str:
+        self[name] = key = "HTTP_" + name.upper().replace("-", "_")
+        return key
+
+
+_KEYS: Final = _Keys({"content-type": "CONTENT_TYPE"})
+
+
 def _request(environ: Environ) -> Request:
     def header(name: str) -> str | None:
-        if name == "content-type":
-            return environ.get("CONTENT_TYPE") or None
-        return environ.get("HTTP_" + name.upper().replace("-", "_"))
+        value = environ.get(_KEYS[name])
+        # Servers write an absent type as an empty one.
+        return value if value or name != "content-type" else None
 
     host = environ.get("HTTP_HOST") or f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
     return Request(
