@@ -29,7 +29,7 @@ from tests.contrib.visits import PREFIX, Browser, asgi_browser, walk, wsgi_brows
 @pytest.fixture(scope="module")
 def ada() -> Iterator[Any]:
     """A user in a real database, which is gone afterwards."""
-    call_command("migrate", verbosity=0)
+    call_command("migrate", run_syncdb=True, verbosity=0)
     yield get_user_model().objects.create_user(
         "ada.l", "ada@analytical.example", "secret", first_name="Ada", last_name="Lovelace"
     )
