@@ -179,6 +179,7 @@ AROUND = [
     "{}", "{}", "tab-{}", "{}-panel", "tab:{}", "x_{}_y", "nav.{}.open", "[{}]", "see {} there",
     "/team/{}", "/w/{}/apps", "ver 1 {}", "1.2.3-{}", "gpt-5 {}", "claude-{}", "({})", '"{}"',
 ]  # fmt: skip
+AROUND_CODE = ["{}", "tab:{}", "[{}]", "see {} there", "ver 1 {}", "gpt-5 {}", "({})", '"{}"']
 KEYS = """theme variant label source runtime_model runtime_id error_code publish_status surface
     app_section target app_version route_shape file_count duration_ms has_warning viewport_width
     message user_email agents app_name steps status count x""".split()
@@ -207,9 +208,12 @@ def written(draw: Any, part: str) -> str:
     form = draw(st.sampled_from(CASES))(part)
     if form.casefold() != part.casefold():
         form = part
-    for encoding in draw(st.lists(st.sampled_from(list(ENCODINGS)), max_size=2)):
+    encodings = draw(st.lists(st.sampled_from(list(ENCODINGS)), max_size=2))
+    for encoding in encodings:
         form = ENCODINGS[encoding](form)
-    return str(draw(st.sampled_from(AROUND)).format(form))
+    # `-` and `_` are base64url's own letters: where the code begins is anybody's guess behind them.
+    coded = any("base64" in encoding for encoding in encodings)
+    return str(draw(st.sampled_from(AROUND_CODE if coded else AROUND)).format(form))
 
 
 @st.composite
@@ -232,7 +236,7 @@ def of_the_request(done: Sent) -> str:
 ENVELOPE = {"uuid": "5b3f9c1e-7a42-4d86-9e10-c2d47f8a6b35"}
 
 
-@search(400)
+@search(150)
 @given(data=st.data())
 def test_identity_planted_anywhere_in_any_encoding_is_in_no_byte_of_what_leaves(
     data: st.DataObject, analytics: Analytics
@@ -254,7 +258,7 @@ def test_identity_planted_anywhere_in_any_encoding_is_in_no_byte_of_what_leaves(
     assert look(of_the_request(done), [part]) == before
 
 
-@search(250)
+@search(80)
 @given(
     user=users(),
     event=st.sampled_from(EVENTS),
@@ -275,7 +279,7 @@ def turned(value: Any) -> Any:
     return [turned(item) for item in value] if isinstance(value, list) else value
 
 
-@search(250)
+@search(80)
 @given(
     user=users(),
     event=st.sampled_from(EVENTS),
@@ -308,7 +312,7 @@ WILD_JSON = st.recursive(
 )
 
 
-@search(300)
+@search(80)
 @given(
     user=st.builds(
         AnalyticsUser,
@@ -352,7 +356,7 @@ SHARED_TEXT = st.builds(
 )  # fmt: skip
 
 
-@search(300)
+@search(150)
 @given(
     user=st.builds(
         AnalyticsUser,
@@ -453,6 +457,10 @@ SHAPELY = ["as it is", "percent, every byte", "decimal entities", "JSON", "full 
            "zero width", "soft hyphens", "HEX"]  # fmt: skip
 
 
+#: An app's name is not compared with what a model or runtime is called (an app may be a Claude).
+UNMODELLED = [key for key in KEYS if not key.startswith("runtime_")]
+
+
 @st.composite
 def planted(draw: Any) -> Callable[[dict[str, str]], str]:
     name = draw(st.sampled_from(sorted({*_all(SHAPED)} - {"domain"})))
@@ -477,7 +485,7 @@ def _rendered(value: Any, parts: dict[str, str]) -> Any:
     return [_rendered(item, parts) for item in value] if isinstance(value, list) else value
 
 
-@search(300)
+@search(60)
 @given(data=st.data())
 def test_two_people_of_the_same_shapes_leave_the_same_bytes(
     data: st.DataObject, analytics: Analytics
@@ -491,7 +499,7 @@ def test_two_people_of_the_same_shapes_leave_the_same_bytes(
         ),
         max_leaves=10,
     )
-    body = data.draw(st.dictionaries(st.sampled_from(KEYS) | planted(), inner, max_size=6))
+    body = data.draw(st.dictionaries(st.sampled_from(UNMODELLED) | planted(), inner, max_size=6))
     body["app_name"] = lambda parts: parts["app"]
     event = data.draw(st.sampled_from(EVENTS))
     left = [
