@@ -24,7 +24,7 @@ from second_mw.forwarder.dispatcher import Forwarder
 from second_mw.outbox.outbox import open_store
 from second_mw.settings import Settings
 
-EXAMPLE: Final = "second-mw forward --outbox sqlite:///var/lib/shop/analytics.db"
+EXAMPLE: Final = "second-mw forward --outbox sqlite:////var/lib/shop/analytics.db"
 DESCRIPTION: Final = (
     "Deliver what waits in a durable outbox, until SIGTERM or Ctrl-C; the batch in hand is\n"
     "finished first. Exit code 1 if --once leaves events waiting."
