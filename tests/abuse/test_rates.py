@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -285,3 +286,45 @@ def test_keys_name_nobody(ask, make, monkeypatch) -> None:
 def test_a_rate_that_is_none_is_refused_at_start_up(rate: str, make) -> None:
     with pytest.raises(ConfigurationError, match="rate"):
         make(rate=rate)
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A redis-server of the test's own."""
+    import shutil
+    import socket
+    import subprocess
+
+    server = shutil.which("redis-server")
+    if server is None:
+        pytest.skip("redis-server is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [server, "--port", str(port), "--save", "", "--bind", "127.0.0.1"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path_factory.mktemp("redis"), stdout=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(600):
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.redis
+def test_two_processes_count_together_in_redis(redis_url: str, monkeypatch) -> None:
+    monkeypatch.setattr("second_mw.limits._STORE_TIMEOUT", 30.0)
+    tally = Tally()
+    one, other = (Rates("3/minute", redis_url, tally) for _ in range(2))
+    assert [one.wait("a"), other.wait("a"), one.wait("a")] == [None, None, None]
+    wait = other.wait("a")
+    assert wait is not None
+    assert 0 < wait <= 60
+    assert other.wait("b") is None
+    assert tally.counts() == {}
