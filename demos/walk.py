@@ -125,20 +125,20 @@ class Walk:
     def send_with_name(self) -> None:
         """Turn anonymity off in the Usage data settings, and close them."""
         self.open_usage_data()
-        self.wait(lambda: self._dialog("#anonymize")).click()
-        self.wait(lambda: self._dialog(".confirm .yes")).click()
+        self.click(lambda: self._dialog("#anonymize"))
+        self.click(lambda: self._dialog(".confirm .yes"))
         self._close_usage_data("false")
 
     def stay_anonymous(self) -> None:
         """Turn anonymity on again, and close the settings."""
         self.open_usage_data()
-        self.wait(lambda: self._dialog("#anonymize")).click()
+        self.click(lambda: self._dialog("#anonymize"))
         self._close_usage_data("true")
 
     def _close_usage_data(self, is_anonymized: str) -> None:
         done = f"#anonymize[aria-checked={is_anonymized}][aria-disabled=false]"
         self.wait(lambda: self._dialog(done), "the saved choice")
-        self.wait(lambda: self._dialog("button.close")).click()
+        self.click(lambda: self._dialog("button.close"))
 
     def _dialog(self, selector: str) -> WebElement:
         host = self.driver.find_element(By.CSS_SELECTOR, "second-usage-data")
@@ -159,7 +159,7 @@ class Walk:
 
     def start_app(self, example: int = 0) -> None:
         """Send one of the composer's examples."""
-        self.wait(lambda: self._all("[data-example]")[example]).click()
+        self.click(lambda: self._all("[data-example]")[example])
         self.press("#composer button.primary")
 
     def pick(self, title: str) -> None:
@@ -182,8 +182,11 @@ class Walk:
 
     def try_again(self) -> None:
         """Start a failed build again."""
+        self.see(".build button", "Try again")
+        builds = len(self._all(".build h2"))
         self.press(".build button", "Try again")
-        self.see(".build h2", "Building")
+        # A short one may be over before anybody looks; that it is another one is what counts.
+        self.wait(lambda: len(self._all(".build h2")) > builds, "another build")
 
     def see_built(self) -> None:
         """Wait for the last build to succeed."""
@@ -251,6 +254,15 @@ class Walk:
             return found is not None
 
         self.wait(pressed, f"{selector} {words}")
+
+    def click(self, look: Callable[[], WebElement]) -> None:
+        """Click what is looked for, once it is there and nothing lies over it."""
+
+        def clicked() -> bool:
+            look().click()
+            return True
+
+        self.wait(clicked)
 
     def type(self, selector: str, words: str) -> None:
         """Type into the first such field."""

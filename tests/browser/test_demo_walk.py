@@ -157,6 +157,7 @@ def everything(walk: Walk, *, named: bool = False) -> None:
     walk.sign_in("Maren")
     if named:
         walk.send_with_name()
+        walk.go("New app")
     walk.start_app()
     walk.pick("Start with the count")
     walk.request_changes("Count in bags of sixty")
@@ -199,9 +200,15 @@ class Walked:
         return [event["properties"] for event in self.events if event["event"] == name]
 
 
-def walk_through(driver: webdriver.Chrome, host: str, *, named: bool) -> Walked:
+def walk_through(
+    driver: webdriver.Chrome,
+    host: str,
+    *,
+    named: bool,
+    size: tuple[int, int] = screenshots.DESK,
+) -> Walked:
     with demo(host) as (address, arrived):
-        screenshots.Camera(driver).look()
+        screenshots.Camera(driver).look(size)
         walk = Walk(driver, address)
         driver.get_log("browser")
         everything(walk, named=named)
@@ -220,8 +227,8 @@ def walked(request: pytest.FixtureRequest, driver: webdriver.Chrome) -> Walked:
 
 @pytest.fixture(scope="module", params=HOSTS)
 def walked_named(request: pytest.FixtureRequest, driver: webdriver.Chrome) -> Walked:
-    """The walk in identified mode, from the choice on."""
-    return walk_through(driver, request.param, named=True)
+    """The walk in identified mode, from the choice on, and on a phone."""
+    return walk_through(driver, request.param, named=True, size=screenshots.PHONE)
 
 
 def settled(events: list[dict[str, Any]]) -> dict[str, Any]:
@@ -273,8 +280,10 @@ def test_the_payloads_of_the_whole_walk_with_a_name_are_these_and_no_others(
     assert found == expected("identified", found)
 
 
-def test_walking_with_a_name_emits_every_event_too(walked_named: Walked) -> None:
+def test_walking_with_a_name_and_on_a_phone_emits_every_event_too(walked_named: Walked) -> None:
     assert {event["event"] for event in walked_named.events} == {*CATALOGUE, "$identify"}
+    widths = {each["properties"].get("viewport_width") for each in walked_named.events}
+    assert widths == {screenshots.PHONE[0], None}  # $identify has none
 
 
 def test_each_event_can_be_deduplicated_and_has_its_receipt(walked: Walked) -> None:
@@ -420,14 +429,6 @@ def test_whoever_turns_anonymity_off_is_identified_from_then_on_and_not_before(
     anonymous = json.dumps(others)
     assert maren.id not in anonymous
     assert "kestrel" not in anonymous
-
-
-def test_the_demo_can_be_walked_on_a_phone(driver: webdriver.Chrome) -> None:
-    with demo("flask") as (address, arrived):
-        screenshots.Camera(driver).look(screenshots.PHONE)
-        everything(Walk(driver, address))
-        assert {event["event"] for event in arrived.events} == set(CATALOGUE)
-        assert {event["properties"]["viewport_width"] for event in arrived.events} == {390}
 
 
 @pytest.mark.parametrize("host", HOSTS)
