@@ -7,9 +7,12 @@ all of them (`delivery/test_stores.py`).
 
 from __future__ import annotations
 
+import atexit
+import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import msgspec
 from second_mw.errors import OutboxUnavailable
 from second_mw.outbox.base import Counts, DeadLetter, Entry, Store
 from second_mw.payload import Payload
+from tests.delivery.redis_server import Server
 
 
 class Kept:
@@ -169,5 +173,36 @@ def _sqlite(place: Path) -> Subject:
     return Subject(made("outbox.db", max_events=10), moment.passes, made)
 
 
+def _redis(place: Path) -> Subject:
+    import redis
+
+    from second_mw.outbox.redis import RedisStore
+
+    server = redis_server()
+    server.flush()
+    moment = Moment()
+
+    def made(database: int = 1, **bounds: int) -> RedisStore:
+        return RedisStore(
+            lambda: redis.Redis(port=server.port, db=database), clock=moment, **bounds
+        )
+
+    return Subject(made(0, max_events=10), moment.passes, made)
+
+
+@cache
+def redis_server() -> Server:
+    """A redis-server for all tests of this process; a test that shakes one starts its own."""
+    folder = tempfile.TemporaryDirectory()
+    server = Server(Path(folder.name))
+    server.start()
+    atexit.register(lambda: (server.kill(), folder.cleanup()))
+    return server
+
+
 #: Name → what makes it, given a directory of its own. A further store is one more line here.
-SUBJECTS: dict[str, Callable[[Path], Subject]] = {"memory": _memory, "sqlite": _sqlite}
+SUBJECTS: dict[str, Callable[[Path], Subject]] = {
+    "memory": _memory,
+    "redis": _redis,
+    "sqlite": _sqlite,
+}
