@@ -36,7 +36,7 @@ from tests.delivery.sink import Recorded, Reply, Sink, Wire, results, running
 SEED = 20261124
 CLIENTS = 4
 #: Posts of each client, and events of each post at most.
-POSTS, EVENTS = 40, 40
+POSTS, EVENTS = 30, 50
 KILL_EVERY = 0.4
 #: Kind → how often one of it is killed; a forked worker is back at once, a started process later.
 KILLS = {"gunicorn worker": 14, "uvicorn": 1, "forwarder": 4}
