@@ -171,8 +171,11 @@ class Gate:
     def _of_event(self, named: Iterable[str], text: str) -> list[Needle]:
         # Whole spellings only: what an event names is free text, and its single words are common.
         found: list[Needle] = []
-        for raw in dict.fromkeys(named):
+        for raw in named:
             name = _fold(raw).strip()
+            # The first question is the one that nearly every name answers with no.
+            if name not in text and '"' not in name and "\\" not in name:
+                continue
             if len(name) >= 4 and _spelled(name) in text and name not in self._catalogue.words:
                 found.extend(_needle(name, _standing_alone(name)))
         return found

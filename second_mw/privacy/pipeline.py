@@ -30,7 +30,7 @@ from second_mw.privacy.identity import Identity, compact, folded, identity_of
 from second_mw.privacy.mode import Mode, Word
 from second_mw.privacy.quick import Quick
 from second_mw.privacy.receipt import Line, Receipt
-from second_mw.privacy.sanitize import Walk
+from second_mw.privacy.sanitize import Remembered, Walk
 from second_mw.settings import Settings
 from second_mw.user import AnalyticsUser
 from second_mw.version import VERSION
@@ -43,6 +43,10 @@ MAX_BEHIND: Final = timedelta(hours=72)
 
 #: For how many of a user's workspaces what identified events carry is kept encoded.
 _WORKSPACES: Final = 16
+_AHEAD: Final = MAX_AHEAD.total_seconds()
+_BEHIND: Final = MAX_BEHIND.total_seconds()
+_EPOCH: Final = datetime(1970, 1, 1)
+
 #: How many users' identities are kept prepared.
 _PREPARED_USERS: Final = 2048
 
@@ -121,6 +125,7 @@ class Known(NamedTuple):
     in_uuids: tuple[str, ...]
     key: str
     said: dict[str | None, tuple[dict[str, Any], bytes]]
+    can_be_identified: bool
 
 
 class Pipeline:
@@ -156,6 +161,7 @@ class Pipeline:
             {"anonymized": True, "analytics_consent_version": 1, **self.added}
         )
         self._identified = Identified()
+        self._remembered = Remembered()
         self._added_identified = {
             "anonymized": False,
             "analytics_consent_version": 1,
@@ -187,6 +193,7 @@ class Pipeline:
             _in_uuids(user, identity),
             self._keyed(user.id),
             {},
+            user.can_be_identified,
         )
         with self._lock:
             while len(self._known) >= _PREPARED_USERS:
@@ -210,15 +217,17 @@ class Pipeline:
             Refused: `not_taken`, because a hook failed or the gate found identity.
         """
         lines: list[Line] | None = [] if self._receipts else None
-        if not self._warned_of_id and not user.can_be_identified:
+        known = self._known_of(user)
+        if not known.can_be_identified and not self._warned_of_id:
             self._warn_of_id()
-        if mode == "identified" and posted.word != "anonymized" and user.can_be_identified:
-            return self._identified_event(posted, user, lines)
-        return self._anonymized_event(posted, user, lines)
+        if mode == "identified" and posted.word != "anonymized" and known.can_be_identified:
+            return self._identified_event(posted, known, lines)
+        return self._anonymized_event(posted, known, lines)
 
     def identify(self, user: AnalyticsUser, workspace_id: str | None) -> Finished:
         """Return a `$identify` for a user in identified mode, or nothing if none is due."""
-        return self._identify(user, self._workspace(user, workspace_id), rfc3339(_now()))
+        workspace = self._workspace(user, workspace_id)
+        return self._identify(self._known_of(user), workspace, rfc3339(_now()))
 
     def after_fork(self) -> None:
         """Take new locks in a forked child."""
@@ -231,10 +240,7 @@ class Pipeline:
 
     # Anonymized
 
-    def _anonymized_event(
-        self, posted: Posted, user: AnalyticsUser, lines: list[Line] | None
-    ) -> Finished:
-        known = self._known_of(user)
+    def _anonymized_event(self, posted: Posted, known: Known, lines: list[Line] | None) -> Finished:
         if posted.word == "identified":
             # Captured identified, accepted as anonymized: nothing of it may be joined to what was
             # sent identified (spec §7).
@@ -307,12 +313,11 @@ class Pipeline:
 
     # Identified
 
-    def _identified_event(
-        self, posted: Posted, user: AnalyticsUser, lines: list[Line] | None
-    ) -> Finished:
+    def _identified_event(self, posted: Posted, known: Known, lines: list[Line] | None) -> Finished:
+        user = known.user
         timestamp = believed(posted.timestamp)
         workspace = self._workspace(user, posted.workspace_id)
-        walk = Walk(self.catalogue.events[posted.event], self._templates, lines)
+        walk = Walk(self.catalogue.events[posted.event], self._templates, lines, self._remembered)
         kept = walk.properties(posted.properties)
         uuid = posted.uuid or random_uuid()
         page = {
@@ -328,14 +333,15 @@ class Pipeline:
             properties = hooked
         if page:
             properties = joined(properties, _encode(page))
-        _, said = self._said(user, workspace)
+        _, said = self._said(known, workspace)
         final = Payload(posted.event, uuid, user.id, timestamp, joined(properties, said))
-        due = self._identify(user, workspace, timestamp)
+        due = self._identify(known, workspace, timestamp)
         receipt = _receipt(final, "identified", lines)
         return Finished([*due.payloads, final], receipt, due.taken)
 
-    def _said(self, user: AnalyticsUser, workspace: str | None) -> tuple[dict[str, Any], bytes]:
-        said = self._known_of(user).said
+    def _said(self, known: Known, workspace: str | None) -> tuple[dict[str, Any], bytes]:
+        """Return the `$set` of this user there, and what identified events carry, encoded."""
+        user, said = known.user, known.said
         found = said.get(workspace)
         if found is None:
             found = (
@@ -353,16 +359,16 @@ class Pipeline:
         only = list(user.workspaces or ())
         return only[0] if len(only) == 1 else None
 
-    def _identify(self, user: AnalyticsUser, workspace: str | None, timestamp: str) -> Finished:
-        key = self._known_of(user).key
-        person, _ = self._said(user, workspace)
+    def _identify(self, known: Known, workspace: str | None, timestamp: str) -> Finished:
+        key = known.key
+        person, _ = self._said(known, workspace)
         clock = time.monotonic()
         if not self._identified.is_due(key, person, clock):
             return _NOTHING
         payload = Payload(
             "$identify",
             random_uuid(),
-            user.id,
+            known.user.id,
             timestamp,
             _encode({"$set": person, **self._added_identified}),
         )
@@ -445,7 +451,10 @@ def anonymous_id(posted: object, in_uuids: tuple[str, ...]) -> str | None:
 
 def _holds_any(uuid: str, needles: tuple[str, ...]) -> bool:
     plain = uuid.replace("-", "")
-    return any(needle in plain for needle in needles)
+    for needle in needles:  # noqa: SIM110 - any() with a generator costs twice as much
+        if needle in plain:
+            return True
+    return False
 
 
 def _in_uuids(user: AnalyticsUser, identity: Identity) -> tuple[str, ...]:
@@ -487,6 +496,19 @@ def _now() -> datetime:
 
 def believed(posted: object) -> str:
     """Return an event's own time as it leaves, or the server's if it isn't believed (spec §4)."""
+    if isinstance(posted, str) and len(posted) == 24 and _CANONICAL_TIME.fullmatch(posted):
+        # What a browser's `toISOString` writes stays as it is: a third of the cost below.
+        try:
+            moment = datetime.fromisoformat(posted[:23])
+        except ValueError:
+            return rfc3339(_now())
+        now = time.time()
+        is_near = now - _BEHIND <= (moment - _EPOCH).total_seconds() <= now + _AHEAD
+        return posted if is_near else rfc3339(_now())
+    return _believed(posted)
+
+
+def _believed(posted: object) -> str:
     now = _now()
     moment = posted
     if isinstance(posted, str):
@@ -500,11 +522,7 @@ def believed(posted: object) -> str:
         is_near = now - MAX_BEHIND <= moment <= now + MAX_AHEAD
     except OverflowError:
         is_near = False
-    if not is_near:
-        return rfc3339(now)
-    if isinstance(posted, str) and len(posted) == 24 and _CANONICAL_TIME.fullmatch(posted):
-        return posted
-    return rfc3339(moment)
+    return rfc3339(moment if is_near else now)
 
 
 def _receipt(payload: Payload, mode: Mode, lines: list[Line] | None) -> Receipt | None:

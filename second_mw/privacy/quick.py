@@ -107,7 +107,7 @@ class Quick:
             rule = known.get(key)
             if rule is None:
                 rule = self._learned(event, key)
-            means = rule.means
+            means, _, vocabulary, passed, key_form = rule
             if means == "gone":
                 continue
             if means == "ident":
@@ -121,19 +121,19 @@ class Quick:
                 return None
             kind = value.__class__
             if kind is str:
-                if value in rule.vocabulary:
+                if value in vocabulary:
                     kept[key] = value
                     continue
                 if means == "number" or means == "flag":
                     return None
-                form = rule.passed.get(value)
+                form = passed.get(value)
                 if form is None:
                     leaves = self._judged(event, rule, value)
                     if leaves is None:
                         return None
                     kept[key], form = leaves
                     if form:
-                        new.append((rule.passed, value, form))
+                        new.append((passed, value, form))
                         said.append(form)
                 else:
                     kept[key] = value
@@ -151,8 +151,8 @@ class Quick:
                 kept[key] = value
             else:
                 return None
-            if rule.compact:
-                said.append(rule.compact)
+            if key_form:
+                said.append(key_form)
         if (said or numbers) and self._is_doubtful(kept, said, numbers, named, user):
             return None
         for table, text, form in new:
@@ -234,6 +234,8 @@ class Quick:
         if hashed in gone:
             return _GONE
         judged = self._rules.key(event, key, top=True)
+        if judged.secret:
+            return _LOOK
         if judged.rule is not None:
             if self._rules.is_ident(event, key, top=True):
                 return _GONE_IDENT
@@ -242,7 +244,7 @@ class Quick:
             gone.add(hashed)
             return _GONE
         form = _form_with_views(key) if key.isascii() else None
-        if judged.secret or judged.name != key or form is None:
+        if judged.name != key or form is None:
             return _LOOK
         way = "version" if is_version(judged) else "label"
         rule = Rule("undeclared", judged, frozenset(), self._passed[way], form or "\n")

@@ -24,6 +24,8 @@ MAX_KEY: Final = 80
 MAX_WHOLE: Final = 2**53
 #: How often a text is cut before it is given up: a placeholder may be longer than what it is for.
 _CUTS: Final = 4
+#: How many keys and shapes are remembered.
+_REMEMBERED: Final = 4096
 #: What no card number reaches.
 _SMALL: Final = 10**11
 #: A receipt is bounded like everything else: an event of 20 lists of 20 has 400 lines.
@@ -113,6 +115,14 @@ def cut_key(name: str) -> str:
     return name[:MAX_KEY].rstrip()
 
 
+class Remembered:
+    """What identified mode remembers from event to event: keys and route shapes that passed."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, Key] = {}
+        self.shapes: set[str] = set()
+
+
 class Walk:
     """One event's way through the rules of identified mode (spec §6).
 
@@ -120,15 +130,21 @@ class Walk:
         event: the event's entry in the catalogue.
         templates: the host's own routes, None for the product's and the heuristics.
         lines: collects the receipt, None to keep none.
+        remembered: what passed in earlier events.
     """
 
     #: Whether what is not declared doesn't leave, whatever it is.
     drops_undeclared = False
 
     def __init__(
-        self, event: Event, templates: routes.Templates | None, lines: list[Line] | None
+        self,
+        event: Event,
+        templates: routes.Templates | None,
+        lines: list[Line] | None,
+        remembered: Remembered | None = None,
     ) -> None:
         self._event = event
+        self._remembered = remembered or Remembered()
         self.templates = templates
         self._lines = lines
 
@@ -162,29 +178,24 @@ class Walk:
             else:
                 key = None
             cls = value.__class__
-            if cls is str and (key is None or not key.secret):
+            if key is not None and key.secret:
+                kept[name] = None if value is None else "[redacted:secret]"
+            elif cls is str:
                 kept[name] = value
                 if kind is not None and kind.name == "route":
-                    kept[name] = routes.route_shape(clean_text(value), self.templates)
+                    kept[name] = self._route(value)
                 elif not (is_plain(value) or _is_id(value)):
                     texts.append(value)
                     unsure.append((name, key or Key(name, name, kind, normal=name)))
-            elif (cls is int or cls is float) and -_SMALL < value < _SMALL:
+            elif value is None or cls is bool or _is_small(value):
                 kept[name] = value
-            elif value is None or (cls is bool and (key is None or not key.secret)):
+            elif cls is list and len(value) <= MAX_ITEMS and _are_texts(value):
                 kept[name] = value
-            elif (
-                cls is list
-                and len(value) <= MAX_ITEMS
-                and all(item.__class__ is str for item in value)
-                and key is None
-            ):
-                kept[name] = value
-                texts += value
-                unsure.append((name, Key(name, name, kind, normal=name)))
+                texts += [item for item in value if not (is_plain(item) or _is_id(item))]
+                unsure.append((name, key or Key(name, name, kind, normal=name)))
             else:
-                found = key or self._judged(name, value, {}, top=True)
-                verdict = self._value(value, found, 1, "")
+                judged = key or self._judged(name, value, {}, top=True)
+                verdict = self._value(value, judged, 1, "")
                 if not isinstance(verdict, Dropped):
                     kept[name] = verdict.value
         if texts and not self._are_quiet(texts):
@@ -199,10 +210,26 @@ class Walk:
 
     def _clean_key(self, name: Any) -> Key | None:
         """Return what becomes of an undeclared key, None if it is not clean as it was posted."""
+        if (known := self._remembered.keys.get(name)) is not None:
+            return known
         if not isinstance(name, str):
             return None
         key = self.key(name, top=True)
-        return key if key.name == name or key.rule is not None else None
+        if key.name != name and key.rule is None:
+            return None
+        if (key.rule is None or name in CLAIMS) and len(self._remembered.keys) < _REMEMBERED:
+            self._remembered.keys[name] = key
+        return key
+
+    def _route(self, text: str) -> str:
+        """Return a route's shape; that of a shape is itself and is found for next to nothing."""
+        shapes_seen = self._remembered.shapes
+        if text in shapes_seen:
+            return text
+        shape = routes.route_shape(clean_text(text), self.templates)
+        if shape == text and len(shapes_seen) < _REMEMBERED:
+            shapes_seen.add(text)
+        return shape
 
     # Keys
 
@@ -321,7 +348,7 @@ class Walk:
     def text(self, value: str, key: Key) -> Kept | Dropped:
         """Return a string as it leaves."""
         if key.kind is not None and key.kind.name == "route":
-            return Kept(routes.route_shape(clean_text(value), self.templates), "kept", "route")
+            return Kept(self._route(value), "kept", "route")
         most = self._event.max_text
         if len(value) <= most and (is_plain(value) or _is_id(value) or is_quiet(value)):
             return Kept(value, "kept", "identified")
@@ -371,6 +398,15 @@ class Walk:
 
 #: An id of the product's databases, if it begins like no IBAN.
 _OBJECT_ID = re.compile(r"(?:[0-9][0-9a-f]|[a-f][0-9])[0-9a-f]{22}")
+
+
+def _is_small(value: Any) -> bool:
+    """Whether this is a plain number, and too small for a card's."""
+    return (value.__class__ is int or value.__class__ is float) and -_SMALL < value < _SMALL
+
+
+def _are_texts(items: list[Any]) -> bool:
+    return all(item.__class__ is str for item in items)
 
 
 def _is_id(text: str) -> bool:

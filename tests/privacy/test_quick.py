@@ -1,0 +1,152 @@
+"""The quick ways give what the careful ones give, and remember nothing that they shouldn't."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from second_mw import AnalyticsUser, Catalogue, Refused
+from second_mw.privacy.pipeline import Pipeline
+from tests.privacy.cores import ADA, core, finish, left_of, payload_of
+
+CATALOGUE = Catalogue.default()
+KEYS = sorted({key for event in CATALOGUE for key in event.properties})
+WORDS = [
+    "", "workspace_home", "settings", "claude-code", "gpt-5 mini", "dark", "Ada", "by-ada",
+    "lovelace", "two words", "YWRh", "amlt", "1.2.3.4", "x@y.example", "[redacted:text]",
+    "[redacted:ada]", "ft:gpt-4o:acme:bob:x1", "arn:aws:x", "/w/:workspace/settings",
+    "/team/lovelace", "/w/acme/apps/x", "65f0c0ffee65f0c0ffee65f0", "w_engine_room", "48151",
+    "Payroll Helper", "payroll-helper", "größe", "a\u200bb", "\x00", "sk-abcdefgh12345678",
+    "4111 1111 1111 1111", "see https://x.example/a?b=c#d", "home", "7a", "A-B_C.d/e:f+g",
+]  # fmt: skip
+USERS = [
+    ADA,
+    AnalyticsUser("48151", email="payroll.helper@corp.example", name="Jo Li", aliases=("7a",)),
+    AnalyticsUser("u_1", name="Jim Home", workspaces={f"w{n:04}": None for n in range(60)}),
+    AnalyticsUser("page", name="Claude Max", email="chat@gmail.com"),
+]
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**6), 10**6)
+    | st.sampled_from([48151, 48151.5, 4111111111111111, 4111111111111111.0, 2**60, 1e300])
+    | st.floats()
+    | st.sampled_from(WORDS)
+    | st.text(max_size=12),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from([*KEYS, "x", "name", "Ada"]), inner, max_size=4)
+    ),
+    max_leaves=6,
+)
+PROPERTIES = st.dictionaries(
+    st.sampled_from(
+        [*KEYS, "theme", "tab ", "$set", "ada_count", "agentName", "plan_name", "token", "cookie",
+         "x_version", "anonymousDistinctId", "page_count", "k" * 90, "k" * 79 + "_id_count"]
+    )
+    | st.text(max_size=8),
+    VALUES,
+    max_size=12,
+)  # fmt: skip
+QUICK, CAREFUL = core(receipts=False), core(receipts=True)
+
+
+def result(pipeline: Pipeline, *given: Any, **more: Any) -> Any:
+    try:
+        return msgspec.json.decode(payload_of(*given, pipeline=pipeline, **more).properties)
+    except Refused as refused:
+        return refused.code
+
+
+@settings(max_examples=600, derandomize=True, deadline=None)
+@given(
+    PROPERTIES,
+    st.sampled_from(sorted(CATALOGUE.events)),
+    st.sampled_from(USERS),
+    st.sampled_from(["anonymized", "identified"]),
+)
+def test_the_quick_way_gives_what_the_careful_one_gives(
+    properties: dict[str, Any], event: str, user: AnalyticsUser, mode: str
+) -> None:
+    same = {"event": event, "user": user, "mode": mode}
+    careful = result(CAREFUL, properties, **same)
+    assert result(QUICK, properties, **same) == careful
+    # And again, now that it remembers whatever passed.
+    assert result(QUICK, properties, **same) == careful
+    assert careful != "not_taken"
+
+
+@pytest.mark.parametrize("mode", ["anonymized", "identified"])
+@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("key", ["theme", "surface", "runtime_model", "route_shape", "x_version"])
+def test_it_does_for_every_kind_of_word_and_key(key: str, word: str, mode: str) -> None:
+    for user in USERS:
+        same = {"event": "build completed", "user": user, "mode": mode}
+        assert result(QUICK, {key: word}, **same) == result(CAREFUL, {key: word}, **same)
+
+
+def test_a_label_that_passed_for_one_user_is_still_compared_for_the_next() -> None:
+    pipeline = core(receipts=False)
+    other = AnalyticsUser("another-user-1", name="Grace Hopper")
+    assert left_of({"theme": "lovelace"}, user=other, pipeline=pipeline) == {"theme": "lovelace"}
+    assert left_of({"theme": "lovelace"}, pipeline=pipeline) == {"theme": "[redacted:text]"}
+    assert left_of({"theme": "hopper"}, pipeline=pipeline) == {"theme": "hopper"}
+
+
+def remembered(pipeline: Pipeline) -> str:
+    quick = pipeline._quick
+    assert quick is not None
+    return str([vars(quick), vars(pipeline._rules), vars(pipeline._remembered)]).lower()
+
+
+def test_nothing_that_was_dropped_or_redacted_is_remembered() -> None:
+    pipeline = core(receipts=False)
+    secret = {
+        "theme": "lovelace", "layout": "zanzibar words", "bob_smith_id": 3, "Bob Smith": 1,
+        "quux@y.example": 1, "app_name": "Kumquat", "message": "hi zanzibar",
+        "panel": "12ab34cd56ef78ab90cd12ef34",
+    }  # fmt: skip
+    for _ in range(2):
+        finish(secret, pipeline=pipeline)
+    for trace in ("lovelace", "zanzibar", "bob", "quux", "kumquat", "12ab34cd"):
+        assert trace not in remembered(pipeline)
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    from second_mw.privacy import quick, sanitize
+
+    monkeypatch.setattr(quick, "_REMEMBERED", 40)
+    monkeypatch.setattr(sanitize, "_REMEMBERED", 40)
+    pipeline = core(receipts=False)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    for one in letters:
+        for two in letters:
+            posted = {f"key{one}{two}x": f"word-{one}{two}", f"{one}{two}_id": 1}
+            finish(posted, pipeline=pipeline)
+            finish({**posted, "route_shape": f"/{one}{two}"}, pipeline=pipeline, mode="identified")
+    ways = pipeline._quick
+    assert ways is not None
+    assert all(len(table) <= 41 for table in ways._passed.values())
+    assert all(len(gone) <= 41 for gone in ways._gone.values())
+    assert len(ways._known["page viewed"]) <= 41
+    assert len(pipeline._remembered.keys) <= 40
+    assert len(pipeline._remembered.shapes) <= 40
+
+
+def test_a_user_who_changed_is_prepared_anew_and_users_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from second_mw.privacy import pipeline as pipelines
+
+    monkeypatch.setattr(pipelines, "_PREPARED_USERS", 5)
+    pipeline = core(receipts=False)
+    for n in range(9):
+        user = AnalyticsUser(f"user-number-{n}", name="Grace Hopper")
+        assert left_of({"theme": "hopper"}, user=user, pipeline=pipeline) != {"theme": "hopper"}
+        renamed = AnalyticsUser(f"user-number-{n}", name="Grace Murray")
+        assert left_of({"theme": "hopper"}, user=renamed, pipeline=pipeline) == {"theme": "hopper"}
+    assert len(pipeline._known) <= 5
