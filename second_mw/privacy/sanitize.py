@@ -396,8 +396,8 @@ class Walk:
             self._lines.append(Line(path, result, rule))
 
 
-#: An id of the product's databases, if it begins like no IBAN.
-_OBJECT_ID = re.compile(r"(?:[0-9][0-9a-f]|[a-f][0-9])[0-9a-f]{22}")
+#: An id of the product's databases, unless it begins as an IBAN of this length does (Andorra).
+_OBJECT_ID = re.compile(r"(?!ad\d\d)[0-9a-f]{24}")
 
 
 def _is_small(value: Any) -> bool:
