@@ -38,6 +38,8 @@ class Resolver:
         self._user = user or _left_by_host
         self._is_async = _is_async(self._user)
         self._inline = user is None or not blocks
+        # asgiref's bridge, made with the first request that needs it.
+        self._threaded: Callable[[Any], Awaitable[Any]] | None = None
 
     def sync(self, environ: MutableMapping[str, Any]) -> AnalyticsUser | None:
         """Return the user of a WSGI request.
@@ -63,14 +65,19 @@ class Resolver:
             if self._is_async or self._inline:
                 found = self._user(scope)
             else:
-                from asgiref.sync import sync_to_async
-
-                found = await sync_to_async(self._user, thread_sensitive=False)(scope)
+                found = await self._in_thread(scope)
             if inspect.isawaitable(found):
                 found = await found
             return _checked(found)
         except Exception as error:
             raise _failure(error) from None
+
+    def _in_thread(self, scope: MutableMapping[str, Any]) -> Awaitable[Any]:
+        if self._threaded is None:
+            from asgiref.sync import sync_to_async
+
+            self._threaded = sync_to_async(self._user, thread_sensitive=False)
+        return self._threaded(scope)
 
 
 def _left_by_host(environ: MutableMapping[str, Any]) -> Any:
