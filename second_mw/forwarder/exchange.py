@@ -133,20 +133,23 @@ class _Head(msgspec.Struct, gc=False):
 OptionBytes = Callable[[dict[str, Any]], bytes]
 
 
-def encoded_batch(
+def append_batch(
+    body: bytearray,
     entries: Sequence[Entry],
     *,
     beside: OptionBytes = lambda _: b"",
     inside: OptionBytes = lambda _: b"",
-) -> bytes:
-    """Return the events as a JSON array: encoded properties go in as they are.
+) -> None:
+    """Append the events to a body as a JSON array; encoded properties go in as they are.
 
     Written for speed, since this is most of what delivery itself costs. One call of the encoder for
     all heads, which are then told apart by the line's end that no JSON text can hold; bytes are
-    appended and never cut; options are looked at only where they differ from the event's before.
-    Event by event, with a join each, it took three times as long.
+    appended, never cut, and copied once, since a megabyte is dear to allocate in a thread; options
+    are looked at only where they differ from the event's before. Event by event, with a join each,
+    it took three times as long.
 
     Args:
+        body: what to append to.
         entries: what to encode.
         beside: an event's options → the members that go before its properties, with a comma each.
         inside: an event's options → the members that go into its properties.
@@ -156,7 +159,7 @@ def encoded_batch(
     """
     payloads = [entry.payload for entry in entries]
     lines = _encode_lines([_Head(p.event, p.uuid, p.distinct_id, p.timestamp) for p in payloads])
-    batch = bytearray(b"[")
+    body += b"["
     options: dict[str, Any] | None = None
     before = within = b""
     for head, payload in zip(lines.split(b"}\n"), payloads, strict=False):
@@ -164,24 +167,23 @@ def encoded_batch(
             options = payload.options
             before = b',%b"properties":' % beside(options)
             within = inside(options)
-        batch += head
-        batch += before
-        batch += payload.properties
+        body += head
+        body += before
+        body += payload.properties
         if within:
-            batch.pop()
-            batch += within if payload.properties == b"{}" else b"," + within
-            batch += b"}},"
+            body.pop()
+            body += within if payload.properties == b"{}" else b"," + within
+            body += b"}},"
         else:
-            batch += b"},"
-    batch[-1:] = b"]"
-    return bytes(batch)
+            body += b"},"
+    body[-1:] = b"]"
 
 
-def post(path: str, headers: Mapping[str, str], body: bytes, *, packed: bool) -> Request:
+def post(path: str, headers: Mapping[str, str], body: bytearray, *, packed: bool) -> Request:
     """Return a request with the headers that every protocol needs, gzipped if `packed`."""
     always = {"Content-Type": "application/json", "User-Agent": USER_AGENT}
     if packed:
         always["Content-Encoding"] = "gzip"
         # No time in the gzip header: equal batches make equal bytes.
-        body = gzip.compress(body, _GZIP_LEVEL, mtime=0)
-    return Request(path, {**always, **headers}, body)
+        return Request(path, {**always, **headers}, gzip.compress(body, _GZIP_LEVEL, mtime=0))
+    return Request(path, {**always, **headers}, bytes(body))

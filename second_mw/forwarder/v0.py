@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from second_mw.forwarder.exchange import Answer, Batch, Request, at, encoded_batch, post
+from second_mw.forwarder.exchange import Answer, Batch, Request, append_batch, at, post
 from second_mw.forwarder.verdicts import (
     DELIVERED,
     Ruling,
@@ -40,8 +40,9 @@ class V0:
 
     def request(self, batch: Batch, attempt: int, now: float) -> Request:
         """Return this attempt's request; only `sent_at` tells it from the one before."""
-        events = encoded_batch(batch.entries, inside=_members)
-        body = b"".join((self._head, _encode(at(now)), self._middle, events, b"}"))
+        body = bytearray(b"%b%b%b" % (self._head, _encode(at(now)), self._middle))
+        append_batch(body, batch.entries, inside=_members)
+        body += b"}"
         return post(PATH, {}, body, packed=self._gzip)
 
     def judge(self, answer: Answer, batch: Batch, now: float) -> Ruling:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from second_mw.forwarder.exchange import USER_AGENT, Answer, Batch, Request, at, encoded_batch, post
+from second_mw.forwarder.exchange import USER_AGENT, Answer, Batch, Request, append_batch, at, post
 from second_mw.forwarder.verdicts import (
     DELIVERED,
     RETRY,
@@ -57,9 +57,9 @@ class V1:
             "PostHog-Request-Id": batch.request_id,
             "PostHog-Request-Timestamp": at(now),
         }
-        events = encoded_batch(batch.entries, beside=_member)
-        created_at = _encode(batch.created_at)
-        body = b"".join((self._head, b'"created_at":', created_at, b',"batch":', events, b"}"))
+        body = bytearray(b'%b"created_at":%b,"batch":' % (self._head, _encode(batch.created_at)))
+        append_batch(body, batch.entries, beside=_member)
+        body += b"}"
         return post(PATH, headers, body, packed=self._gzip)
 
     def judge(self, answer: Answer, batch: Batch, now: float) -> Ruling:

@@ -259,7 +259,12 @@ class MemoryStore:
             self._let_go(now)
             if self._ready_count:
                 return 0.0
-            # What is left on top of the heap after `_let_go` is current and in the future.
+            while self._held:
+                until, _, items = self._held[0]
+                if any(item.until == until and not item.gone for item in items):
+                    break
+                heapq.heappop(self._held)
+                self._held_items -= len(items)
             return self._held[0][0] - now if self._held else None
 
     def counts(self) -> Counts:
@@ -330,12 +335,9 @@ class MemoryStore:
             self._tidy()
 
     def _let_go(self, now: float) -> None:
-        """Make ready what was held until now, and drop what is stale from the heap's top."""
-        while self._held:
-            until, _, items = self._held[0]
-            if until > now and any(item.until == until and not item.gone for item in items):
-                return
-            heapq.heappop(self._held)
+        """Make ready what was held until now."""
+        while self._held and self._held[0][0] <= now:
+            until, _, items = heapq.heappop(self._held)
             self._held_items -= len(items)
             for item in items:
                 if item.until == until and not item.gone:
