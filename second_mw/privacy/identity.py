@@ -12,6 +12,8 @@ long ids hit anywhere as they are spelled; ids of digits hit with no digit adjoi
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 import string
 from collections.abc import Iterable
@@ -43,7 +45,9 @@ _NOT_ALNUM: Final = dict.fromkeys(
 MOST_NAMED: Final = 512
 #: From this many long ids on, a text is cut into pieces of their lengths instead of being searched
 #: for each: an administrator may have thousands of workspaces.
-_MANY: Final = 24
+_MANY: Final = 32
+#: Base64 of an md5 without its signs is hardly shorter.
+_SHORTEST_DIGEST: Final = 18
 
 #: Where a value stands, as far as it makes a difference.
 Place = Literal["anywhere", "model", "route"]
@@ -59,6 +63,8 @@ class Identity(msgspec.Struct, frozen=True):
         names: compact texts that hit from the beginning of a word to the end of one.
         names_in_models: those of them that are not all family words of models.
         names_in_routes: those of them that are no word of route shapes.
+        digests: compact base64 of hashes of the id and the address, which hit anywhere. Hexadecimal
+            ones have a shape, as most of these have.
         whole: ids of fewer than 4 characters, which hit as the whole value only.
         compacts: the compact forms of all these but `whole`: the cheap question.
         everything: whether any value at all is taken for identity.
@@ -69,6 +75,7 @@ class Identity(msgspec.Struct, frozen=True):
     names: tuple[str, ...] = ()
     names_in_models: tuple[str, ...] = ()
     names_in_routes: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()
     whole: frozenset[str] = frozenset()
     compacts: Pieces | tuple[str, ...] = ()
     everything: bool = False
@@ -135,17 +142,21 @@ class Needles:
         #: Compact form → the words that it consists of.
         self._names: dict[str, list[str]] = {}
         self._whole: set[str] = set()
+        self._digests: dict[str, None] = {}
 
     def identity(self) -> Identity:
         """Return what was collected."""
         names = tuple(name for name in self._names if name not in self._exempt)
-        compacts = dict.fromkeys((*map(compact, self._anywhere), *self._digits, *names))
+        compacts = dict.fromkeys(
+            (*map(compact, self._anywhere), *self._digits, *names, *self._digests)
+        )
         return Identity(
             tuple(self._anywhere),
             frozenset(self._digits),
             names,
             tuple(name for name in names if not IN_MODELS.issuperset(self._names[name])),
             tuple(name for name in names if name not in ROUTE_WORDS),
+            tuple(self._digests),
             frozenset(self._whole - self._exempt),
             tuple(compacts) if len(compacts) < _MANY else Pieces(compacts),
         )
@@ -160,6 +171,13 @@ class Needles:
             self._add_words(word)
         else:
             self._anywhere[word] = None
+
+    def add_digests_of(self, text: str) -> None:
+        """Take what usual hashes make of an address or an id: it says as much as the text."""
+        for name in ("md5", "sha1", "sha256"):
+            digest = hashlib.new(name, text.encode(errors="replace"), usedforsecurity=False)
+            encoded = base64.b64encode(digest.digest()).decode()
+            self._digests[compact(encoded.lower())] = None
 
     def add_email(self, text: str) -> None:
         """Take an e-mail address, its local part and, unless many share it, its domain."""
@@ -215,6 +233,8 @@ def identity_of(user: AnalyticsUser, exempt: frozenset[str]) -> Identity:
     for text in (user.id, *user.aliases):
         if "@" in text:
             needles.add_email(text)
+    for text in {user.id, user.email or user.id, (user.email or user.id).strip().lower()}:
+        needles.add_digests_of(text)
     for alias in user.aliases:
         if "@" not in alias and len(alias) >= 4:
             needles.add_value(alias)
@@ -267,6 +287,10 @@ def stands_in(compacts: Pieces | tuple[str, ...], text: str) -> bool:
 
 def _holds_closely(identity: Identity, text: str, plain: str, place: Place) -> bool:
     if any(needle in plain for needle in identity.anywhere):
+        return True
+    if len(plain) >= _SHORTEST_DIGEST and any(
+        needle in compact(plain) for needle in identity.digests
+    ):
         return True
     if identity.digits and not identity.digits.isdisjoint(_DIGITS.findall(plain)):
         return True

@@ -117,9 +117,11 @@ _DIGIT_BEFORE_LETTER: Final = re.compile(r"\d[A-Za-z]")
 def _digest(text: str) -> Kind | None:
     """Find a digest in base64 for URLs: runs in which every third or fourth character changes."""
     for run in _URL_SAFE.findall(text):
-        if _DIGIT_BEFORE_LETTER.search(run) is None or run in (run.lower(), run.upper()):
+        among_letters = len(_DIGIT_BEFORE_LETTER.findall(run))
+        if among_letters == 0 or run in (run.lower(), run.upper()):
             continue
-        if len(_CHANGE.findall(run)) * 4 > len(run):
+        # Words have a change in five characters at most, and a digit among letters once.
+        if len(_CHANGE.findall(run)) * (5 if among_letters >= 2 else 4) > len(run):
             return "token"
     return None
 

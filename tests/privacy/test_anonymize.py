@@ -225,6 +225,92 @@ def test_identity_in_a_route_shape_redacts_the_whole_value() -> None:
     assert left_of({"route_shape": "/team/ada"}) == {"route_shape": TEXT}
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Zoé Lorena", "nav.Wm/DqQ.open"),
+        ("Jim Tarn", "by-amlt"),  # all of it small letters
+        ("Ada Tarn", "QURB"),  # all of it capitals
+        ("Mia Tarn", "bWlh"),
+        ("Jim Tarn", "[redacted:jim]"),
+        ("Ant One", "QW50"),
+        ("a1b2c3d4e5", "a1b2c3d4e5"),  # more changes than a name has words
+    ],
+)
+def test_the_shortest_names_are_found_in_base64_and_behind_brackets(name: str, value: str) -> None:
+    user = AnalyticsUser("u_1234567", name=name)
+    for receipts in (True, False):
+        pipeline = core(receipts=receipts)
+        assert left_of({"theme": value}, user=user, pipeline=pipeline) == {"theme": TEXT}
+
+
+def test_declared_values_of_another_kind_are_judged_as_undeclared() -> None:
+    posted = {"runtime_id": 5, "runtime_model": ["a", "b c"], "has_warning": "ok", "file_count": {}}
+    assert left_of(posted, event="build completed") == {
+        "runtime_model": ["a", TEXT], "has_warning": "ok", "file_count": {},
+    }  # fmt: skip
+    pipeline = core(undeclared="drop")
+    assert left_of(posted, event="build completed", pipeline=pipeline) == {}
+
+
+def test_lists_of_what_identifies_are_dropped_and_kept_out() -> None:
+    catalogue = Catalogue.default().extend(
+        Event(
+            "team saved",
+            {
+                "seats": List[Ident],
+                "notes": List[Text],
+                "either": Label | Ident,
+                "box": Object[{"leads": List[Ident], "open": Count}],
+            },
+        )
+    )
+    posted = {
+        "seats": ["Zanzibar"], "notes": ["word"], "either": "word",
+        "box": {"leads": ["Quuxbert"], "open": 3, "other": "x"},
+        "label": "zanzibar", "tag": "quuxbert",
+    }  # fmt: skip
+    left = left_of(posted, event="team saved", pipeline=core(catalogue=catalogue))
+    assert left == {"box": {"open": 3, "other": "x"}, "label": TEXT, "tag": TEXT}
+    strict = core(catalogue=catalogue, undeclared="drop")
+    assert left_of(posted, event="team saved", pipeline=strict) == {"box": {"open": 3}}
+
+
+def test_an_event_that_names_more_things_than_any_product_says_no_word() -> None:
+    posted = {"agent_names": [f"thing{n:04}" for n in range(600)], "theme": "dark", "clicks": 3}
+    assert left_of(posted) == {}
+    assert left_of({"agent_names": posted["agent_names"], "surface": "settings"}) == {
+        "surface": "settings"
+    }
+
+
+def test_a_whole_float_can_be_a_card() -> None:
+    assert left_of({"x": 4111111111111111.0, "y": 4111111111111112.0}) == {
+        "x": "[redacted:card]", "y": 4111111111111112.0,
+    }  # fmt: skip
+
+
+def test_a_number_that_is_the_users_id_only_once_it_is_rounded_loses_no_event() -> None:
+    user, pipeline = AnalyticsUser("48160"), core(precision="coarse")
+    posted = {"viewport_width": 48155, "n": 3, "sent_bytes": 1234}
+    assert left_of(posted, user=user, pipeline=pipeline) == {
+        "viewport_width": TEXT, "n": 3, "sent_bytes": 1200,
+    }  # fmt: skip
+
+
+def test_jane_home_may_be_at_home_and_a_hosts_own_routes_are_nobody() -> None:
+    jane = AnalyticsUser("u_1234567", name="Jane Home Token")
+    for shape in ("/w/:workspace/home", "/reset/:token"):
+        assert left_of({"route_shape": shape}, user=jane) == {"route_shape": shape}
+        assert left_of({"route_shape": shape}, user=jane, pipeline=core(receipts=False)) == {
+            "route_shape": shape
+        }
+    hosts = core(routes=["/team/jane/:id"])
+    assert left_of({"route_shape": "/team/jane/3"}, user=jane, pipeline=hosts) == {
+        "route_shape": "/team/jane/:id"
+    }
+
+
 # What the event itself names
 
 

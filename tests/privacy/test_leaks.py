@@ -338,6 +338,14 @@ ENCODED = [
     own("base64 twice", b64url(b64(MAIL))),
     own("a name in capitals in base64", "SEFOREU-panel", person(name="Paolo Hande"), "Hande"),
     own("a name in base64 between underscores", "x_TUFKQQ_y", person(name="Maja Iversen")),
+    own("a Cyrillic name in base64url", "tab-0JrQsNC_0YPRgdGC0LjQvQ",
+        person(name="Вадим Капустин")),
+    own("a Greek name in base64url", "claude-zp3OrM69z4TPg86_z4U", person(name="Στέλλα Νάντσου")),
+    own("a Chinese name in base64url", "1.2.3-6buD5b-X5by3", person(name="黃志強")),
+    own("an Armenian name in base64url", "tab-1L_VodaA1avVttWl", person(name="Կարինե Նահապետյան")),
+    own("a Bengali name in base64url", "tab-4Kaq4KeN4Kaw4Ka-4Kau4Ka-4Kao4Ka_4KaV",
+        person(name="জয়ন্ত প্রামানিক")),
+    own("a name in a placeholder of ours", "[redacted:quillfeather]"),
     own("a short name in base64url", "Wm_DqWxh", person(name="Zoéla Lorena")),
     own("base64 of base64 of a name", "VFVGU1NVRQ", person(name="Maria Polizzi"), "Maria"),
     own("hex of base64 of a name", "51564a55565649-panel", person(name="Artur Syroka"), "Artur"),
@@ -391,6 +399,8 @@ ENCODED = [
             ("sha1", "hex", bytes.hex),
             ("sha256", "hex", bytes.hex),
             ("sha512", "hex", bytes.hex),
+            ("md5", "base64url", b64url),
+            ("sha1", "base64url", b64url),
             ("sha256", "base64url", b64url),
             ("sha512", "base64url", b64url),
         )
@@ -514,6 +524,9 @@ def route(name: str, path: str, *secrets: str, user: AnalyticsUser = QUILL) -> L
 
 
 ROUTES = [
+    route("escapes of full-width letters in a route",
+          "/team/" + "".join(f"\\u{ord(letter):04x}" for letter in wide("quillfeather")),
+          "uff51/uff55/uff49/uff4c"),
     route("a raw workspace in a route", "/w/ws_tarnholme_83/settings"),
     route("a raw app's id in a route", f"/w/:workspace/apps/{HEX_24}", HEX_24),
     route("a raw UUID in a route", f"/apps/{UUID_4}", UUID_4),
