@@ -16,6 +16,7 @@ import pytest
 
 from second_mw import Analytics
 from second_mw.cli import forward, main, screen
+from second_mw.errors import OutboxUnavailable
 from second_mw.outbox.base import Store
 from second_mw.outbox.outbox import open_store
 from tests.delivery.build import payload, payloads
@@ -158,6 +159,36 @@ def test_sigterm_finishes_the_batch_in_hand_and_leaves_the_rest(
     sink.answer = None
     assert main(["forward", "--once", "--outbox", url]) == 0
     assert sorted(sink.delivered) == sorted(item.uuid for item in payloads(15))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_it_goes_on_until_sigterm_whatever_becomes_of_a_look_at_the_outbox(
+    fails: bool, url: str, store: Store, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = forward._state
+
+    def look(forwarder: Any, outbox: Any) -> Any:
+        if fails and sink.delivered and threading.current_thread() is threading.main_thread():
+            monkeypatch.setattr(forward, "_state", looked)
+            raise OutboxUnavailable("store_failed")
+        return looked(forwarder, outbox)
+
+    def end_when_delivered() -> None:
+        sink.wait_for(lambda: len(sink.delivered) == 3, timeout=60)
+        # The look that fails comes after the delivery, and the end after that.
+        pause = threading.Event()
+        while fails and forward._state is look:
+            pause.wait(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(forward, "_state", look)
+    store.put(payloads(3))
+    ending = threading.Thread(target=end_when_delivered)
+    ending.start()
+    assert main(["forward", "--outbox", url]) == 0
+    ending.join()
+    assert store.counts()[:4] == (3, 3, 0, 0)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_a_web_server_may_leave_forwarding_to_others(url: str, sink: Sink) -> None:

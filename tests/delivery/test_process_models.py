@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -297,6 +298,45 @@ def test_all_that_end_share_one_bound_and_both_ways_of_ending_share_it_too(
     now[0] += 9.0
     process._at_exit()
     assert one.given == [5.0, 3.0, 0.0]
+
+
+def test_each_process_is_watched_once_by_whichever_process_library_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registered: list[Any] = []
+
+    class Library:
+        @staticmethod
+        def Finalize(thing: object, work: Any, exitpriority: int) -> None:
+            registered.append((thing, work, exitpriority))
+
+    monkeypatch.setitem(process._state, "watched", None)
+    monkeypatch.setitem(sys.modules, "multiprocessing.util", Library)  # type: ignore[arg-type]
+    monkeypatch.delitem(sys.modules, "billiard.util", raising=False)
+    process.watch_child_exit()
+    process.watch_child_exit()
+    assert registered == [(None, process._at_exit, 0)]
+
+
+def test_what_lives_hears_of_a_fork_before_it_and_in_the_child(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heard: list[str] = []
+
+    class Hearing(Ending):
+        def before_fork(self) -> None:
+            heard.append("before")
+
+        def after_fork(self) -> None:
+            heard.append("after")
+
+    monkeypatch.setitem(process._state, "exit_began", 5.0)
+    monkeypatch.setattr(process, "_living", {Hearing()})
+    process._before_fork()
+    process._after_fork()
+    assert heard == ["before", "after"]
+    # A child's own exit has all its time, whenever its parent's began.
+    assert process._state["exit_began"] is None
 
 
 def test_where_no_thread_can_be_started_nothing_is_looked_for(
