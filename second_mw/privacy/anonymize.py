@@ -251,7 +251,7 @@ class Anonymizer(Walk):
 
     # Values
 
-    def text(self, value: str, key: Key) -> Kept | Dropped:
+    def text(self, value: str, key: Key) -> Kept:
         """Return a string as it leaves."""
         verdict = judged_text(value, key, self.templates)
         if verdict.result != "redacted" and verdict.rule not in _NOT_COMPARED:

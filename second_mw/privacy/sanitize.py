@@ -115,12 +115,33 @@ def cut_key(name: str) -> str:
     return name[:MAX_KEY].rstrip()
 
 
+#: Longer texts are asked together whether there is anything to clean in them.
+_LONG: Final = 256
+#: What no rule of identified mode tells apart: a text under any key but a route's.
+_ANY_KEY: Final = Key("", ":key")
+
+
 class Remembered:
-    """What identified mode remembers from event to event: keys and route shapes that passed."""
+    """What identified mode remembers of earlier events: keys, labels and route shapes that passed.
+
+    Each is worth a pattern or two: a look-up costs a twentieth.
+    """
 
     def __init__(self) -> None:
         self.keys: dict[str, Key] = {}
+        self.labels: set[str] = set()
         self.shapes: set[str] = set()
+
+    def is_plain(self, text: str) -> bool:
+        """Whether there is nothing to clean in a short label."""
+        if text in self.labels:
+            return True
+        if not is_plain(text):
+            return False
+        if len(self.labels) >= _REMEMBERED:
+            self.labels.clear()
+        self.labels.add(text)
+        return True
 
 
 class Walk:
@@ -164,9 +185,9 @@ class Walk:
         in them.
         """
         declared = self._event.properties
+        remembered = self._remembered
         kept: dict[str, Any] = {}
-        texts: list[str] = []
-        unsure: list[tuple[str, Key]] = []
+        long: list[str] = []
         for name, value in posted.items():
             kind = declared.get(name)
             if kind is None or name in CLAIMS:
@@ -184,25 +205,34 @@ class Walk:
                 kept[name] = value
                 if kind is not None and kind.name == "route":
                     kept[name] = self._route(value)
-                elif not (is_plain(value) or _is_id(value)):
-                    texts.append(value)
-                    unsure.append((name, key or Key(name, name, kind, normal=name)))
-            elif value is None or cls is bool or _is_small(value):
+                elif len(value) > _LONG:
+                    long.append(name)
+                elif not (_is_id(value) or remembered.is_plain(value)):
+                    kept[name] = self.text(value, _ANY_KEY).value
+            elif cls is int or cls is float:
+                if not -_SMALL < value < _SMALL:
+                    number = self.number(value, key or Key(name, name, kind))
+                    if isinstance(number, Dropped):
+                        continue
+                    value = number.value
+                kept[name] = value
+            elif value is None or cls is bool:
                 kept[name] = value
             elif cls is list and len(value) <= MAX_ITEMS and _are_texts(value):
-                kept[name] = value
-                texts += [item for item in value if not (is_plain(item) or _is_id(item))]
-                unsure.append((name, key or Key(name, name, kind, normal=name)))
+                kept[name] = [
+                    item
+                    if _is_id(item) or remembered.is_plain(item)
+                    else self.text(item, _ANY_KEY).value
+                    for item in value
+                ]
             else:
                 judged = key or self._judged(name, value, {}, top=True)
                 verdict = self._value(value, judged, 1, "")
                 if not isinstance(verdict, Dropped):
                     kept[name] = verdict.value
-        if texts and not self._are_quiet(texts):
-            for name, key in unsure:
-                verdict = self._value(kept[name], key, 1, "")
-                if not isinstance(verdict, Dropped):
-                    kept[name] = verdict.value
+        if long and not self._are_quiet([kept[name] for name in long]):
+            for name in long:
+                kept[name] = self.text(kept[name], _ANY_KEY).value
         return kept
 
     def _are_quiet(self, texts: list[str]) -> bool:
@@ -345,7 +375,7 @@ class Walk:
         """Return what becomes of a key that an Object's kind declares."""
         return Key(key, key, kind, normal=names.normal_form(key))
 
-    def text(self, value: str, key: Key) -> Kept | Dropped:
+    def text(self, value: str, key: Key) -> Kept:
         """Return a string as it leaves."""
         if key.kind is not None and key.kind.name == "route":
             return Kept(self._route(value), "kept", "route")
@@ -398,11 +428,6 @@ class Walk:
 
 #: An id of the product's databases, unless it begins as an IBAN of this length does (Andorra).
 _OBJECT_ID = re.compile(r"(?!ad\d\d)[0-9a-f]{24}")
-
-
-def _is_small(value: Any) -> bool:
-    """Whether this is a plain number, and too small for a card's."""
-    return (value.__class__ is int or value.__class__ is float) and -_SMALL < value < _SMALL
 
 
 def _are_texts(items: list[Any]) -> bool:

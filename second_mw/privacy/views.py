@@ -203,7 +203,9 @@ def _pieces(text: str) -> Iterator[str]:
         for first, start in enumerate(starts):
             for end in {*ends[first : first + near], ends[-1]}:
                 piece = run[start:end]
-                if end - start >= 4 and (_MIXED.search(piece) or _SMALL_BASE64.match(piece)):
+                if end - start >= 4 and (
+                    _MIXED.search(piece) or (piece.isalnum() and _SMALL_BASE64.match(piece))
+                ):
                     yield piece
 
 
