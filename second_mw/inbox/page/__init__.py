@@ -1,0 +1,1 @@
+"""The inbox's page: hand-written HTML, CSS and modules, read as resources."""
