@@ -100,6 +100,9 @@ class Analytics:
             receipts=settings.on_receipt is not None or settings.debug,
         )
         store = open_store(settings.outbox, _source(settings, "outbox")) if enabled else None
+        if store is not None and hasattr(store, "key_of_user"):
+            # Processes that share a store tell PostHog of a person together.
+            store.key_of_user = self.pipeline.user_key
         if store is not None and not (settings.forward or store.durable):
             raise ConfigurationError(
                 "SECOND_ANALYTICS_FORWARD is off, but nobody else can deliver from a memory:// "

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from threading import Lock
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from limits import RateLimitItem, parse
 from limits.storage import MovingWindowSupport, Storage, storage_from_string
@@ -34,7 +34,9 @@ MAX_HITS: Final = 500_000
 #: Seconds that a shared store may take, and for which a failed one is left alone.
 _STORE_TIMEOUT: Final = 0.25
 _STORE_RESTS: Final = 5.0
-_SHARED_SCHEMES: Final = frozenset({"redis", "rediss"})
+_SHARED_SCHEMES: Final = frozenset({"redis", "rediss", "redis+sentinel", "redis+cluster"})
+#: What stands behind an outbox's URL and is about events.
+_ABOUT_EVENTS: Final = frozenset({"max", "keep_dead", "wait", "durability"})
 
 
 class Windows(Storage, MovingWindowSupport):
@@ -231,12 +233,19 @@ def shared_store(outbox: object) -> str | None:
     """
     if not isinstance(outbox, str) or urlsplit(outbox).scheme not in _SHARED_SCHEMES:
         return None
-    return outbox.partition("?")[0]
+    parts = urlsplit(outbox)
+    given = [(name, value) for name, value in parse_qsl(parts.query) if name not in _ABOUT_EVENTS]
+    path = parts.path
+    if parts.scheme.endswith("+sentinel"):
+        # The library takes a path for the service's name, whole.
+        path = f"/{path.strip('/').partition('/')[0]}"
+    return urlunsplit(parts._replace(path=path, query=urlencode(given)))
 
 
 def _redis(url: str) -> Storage:
     storage: Storage = storage_from_string(
         url,
+        key_prefix="{second_mw}:rates",
         socket_timeout=_STORE_TIMEOUT,
         socket_connect_timeout=_STORE_TIMEOUT,
     )  # type: ignore[assignment]  # the async storages have schemes of their own

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Final
 
 from second_mw.cli import durable, screen
 from second_mw.cli.export import elsewhere, opened_preferences
 from second_mw.settings import Settings
-from second_mw.user import Choice
+from second_mw.user import Choice, user_key
 
 EXAMPLE: Final = "second-mw erase --user u_4711 --distinct-id anon_… --outbox sqlite:///events.db"
 DESCRIPTION: Final = (
@@ -31,6 +32,8 @@ def run(given: argparse.Namespace) -> int:
     settings = durable.settings_of(given)
     chosen = _forget(settings, person.user_id) if person.user_id is not None else False
     with durable.opened(settings) as store:
+        if hasattr(store, "key_of_user") and person.user_id is not None:
+            store.key_of_user = partial(user_key, settings.server_key)
         events = store.erase(person.distinct_ids)
     said = elsewhere(settings, person)
     if given.json:

@@ -1,20 +1,25 @@
 """The Redis outbox: durable, for any number of machines (spec §11).
 
-Events wait in a stream; a consumer group says who has which. Every step is one Lua script, so that
-no process can die in the middle of one. All keys lie under one hash tag, which keeps them together
-in a cluster:
+Events wait in a stream; a consumer group says who has which. Every step is one Lua script
+(`scripts.py`), so that no process can die in the middle of one. All keys lie under one hash tag,
+which keeps them together in a cluster:
 
-    events      stream   what waits, oldest first; p payload, a accepted_at, s size, i identity
-    waiting     hash     (distinct_id, uuid) → id in the stream: an event waits once
+    events      stream   what waits, oldest first: a accepted_at, s size
+    waiting     hash     distinct_id and uuid → id in the stream: an event waits once
     held        zset     id → the moment until which it is leased, or was put off
     rounds      hash     id → how many rounds of delivery have ended without settling it
-    dead        stream   dead letters, with r reason and b buried_at
+    payloads    hash     id → the payload
+    dead        stream   dead letters: a, s, r reason, b buried_at
+    letters     hash     id of a dead letter → its payload
     accounts    hash     accepted, delivered, dead, purged
-    identified  string   one per user's key, for half an hour: what PostHog was told of the person
+    identified  hashes   one a user's key, for half an hour: what PostHog was told of the person,
+                         as digests
 
-A lease that runs out and a delay that ends are the same thing, as in the memory outbox: a moment in
-`held` that has passed. The group's own idle times would serve leases only, and know one length.
-Who holds an entry is claimed all the same, so that XPENDING tells an operator the truth.
+Nothing of an event stands in a stream, because Redis lets go of a deleted entry's bytes only when
+its neighbours are deleted, too; what is erased has to be gone. A lease that runs out and a delay
+that ends are the same thing, as in the memory outbox: a moment in `held` that has passed. The
+group's own idle times would serve leases only, and know one length. Who holds an entry is claimed
+all the same, so that XPENDING tells an operator the truth.
 """
 
 from __future__ import annotations
@@ -22,19 +27,19 @@ from __future__ import annotations
 import logging
 import os
 import re
-import socket
+import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, Literal, NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 import msgspec
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 
 from second_mw.errors import ConfigurationError, OutboxUnavailable, traced
@@ -50,6 +55,8 @@ TAG: Final = "{second_mw}"
 GROUP: Final = "forwarders"
 MAX_EVENTS: Final = 2_000_000
 KEEP_DEAD_DAYS: Final = 30
+#: Dead letters at hand; beyond it the oldest go before their time, and the log says so.
+MAX_DEAD_LETTERS: Final = 200_000
 #: The first with XAUTOCLAIM's relatives, exclusive ranges and trimming by id.
 OLDEST_SERVER: Final = (6, 2)
 #: Seconds. A request waits for this one, so it is short; a Redis that is slower can't be had.
@@ -59,26 +66,43 @@ _CONNECT_TIMEOUT: Final = 1.0
 _WAIT_MS: Final = 1_000
 _IDENTIFIED_SECONDS: Final = 30 * 60
 _CHUNK: Final = 1_000
+#: No lease and no delay is longer, in seconds; what seems to be is a clock that was put back.
+_LONGEST_HOLD: Final = 7 * 86_400
+#: Seconds after which a put that was in the queue all the time is not begun any more: whoever waits
+#: for it gets an answer while Redis hangs.
+_QUEUED_FOR: Final = 3.0
+#: Bytes of puts that may be in the queue.
+_QUEUED_BYTES: Final = 64 * 1024**2
+_AN_HOUR: Final = 3_600.0
+#: What can happen on the way to Redis.
+_FAILURES: Final = (RedisError, RedisClusterException, OSError)
 #: Faults of Redis are logged once in so many seconds.
 _LOG_EVERY: Final = 60.0
 
-_KEYS: Final = tuple(
-    f"{TAG}:{name}" for name in ("events", "waiting", "held", "rounds", "dead", "accounts")
-)
+_NAMES: Final = (
+    "events", "waiting", "held", "rounds", "payloads", "dead", "letters", "accounts",
+)  # fmt: skip
+_KEYS: Final = tuple(f"{TAG}:{name}" for name in _NAMES)
 _IDENTIFIED: Final = f"{TAG}:identified:"
 
 #: Milliseconds since the epoch and a number within one.
 _ID: Final = re.compile(r"\d{1,15}-\d{1,15}")
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[str, str, str, str, bytes, dict[str, Any]]).decode
+_decode = msgspec.msgpack.Decoder(tuple[str, str, bytes, dict[str, Any]]).decode
 
 
-class _Call(NamedTuple):
-    """One script to run: its words, and what its answer means."""
+class _Put(NamedTuple):
+    """A put on its way.
 
-    script: str
+    Args:
+        arguments: the script's.
+        size: bytes of its payloads.
+        began: monotonic seconds.
+    """
+
     arguments: list[Any]
-    meaning: Callable[[Any], Any]
+    size: int
+    began: float
 
 
 class RedisStore:
@@ -119,88 +143,142 @@ class RedisStore:
         self._keep_dead = keep_dead * 86_400
         self._wait = wait
         self._demand = demand
+        self._setting = setting
         self._clock = clock
         self._logged_at = -_LOG_EVERY
         self._client: Any = None
-        self._writer: Writer[list[_Call]] = Writer(self._commit, lambda: None)
-        self._consumer = _consumer()
-        self._demanded = False
+        #: A parent's clients: closing one here would take locks that nobody gives back.
+        self._abandoned: list[Any] = []
+        self._writer: Writer[list[_Put]] = Writer(self._commit, self._keep_up)
+        self._begin()
         try:
-            self._demand_durability(setting)
-        except RedisError as error:
+            self._demand_durability()
+        except _FAILURES as error:
             # A host must start while Redis does not: its events are refused with 503 meanwhile.
             self._log(error)
+
+    def _begin(self) -> None:
+        """Start with nothing: at construction, and in a forked child."""
+        self._consumer = _consumer()
+        self._demanded = False
+        self._tidied_at = -_AN_HOUR
+        self._inside = threading.local()
+        self._queued = 0
+        # Re-entrant: a signal handler may put.
+        self._queue = threading.RLock()
 
     # Putting: in groups, through one thread and one pipeline
 
     def put(self, payloads: Sequence[Payload]) -> int:
-        """Keep all payloads or none; return how many are new."""
+        """Keep all payloads or none; return how many are new.
+
+        Raises:
+            OutboxUnavailable: `full` or `store_failed`; none was kept, as far as is known.
+        """
         new: int = self.submit(payloads).result()
         return new
 
     def submit(self, payloads: Sequence[Payload]) -> Future[int]:
         """Like `put`, without blocking: the future has its result or its exception."""
-        if not payloads:
-            done: Future[int] = Future()
-            done.set_result(0)
-            return done
+        size = sum(payload.size for payload in payloads)
+        answer = _answered(0) if not payloads else self._queue_in(size)
+        if answer is not None:
+            return answer
         arguments: list[Any] = [self._now(), self.max_events, _IDENTIFIED_SECONDS]
         for payload in payloads:
-            arguments += [_identity(payload), _packed(payload), payload.size, *self._told(payload)]
-        call = _Call(scripts.PUT, arguments, _kept)
-        return self._writer.submit(lambda calls: calls.append(call))
+            arguments += [*_packed(payload), payload.size, *self._told(payload)]
+        put = _Put(arguments, size, time.monotonic())
+        future = self._writer.submit(lambda puts: puts.append(put))
+        future.add_done_callback(lambda _: self._queue_out(size))
+        return future
 
-    def _told(self, payload: Payload) -> tuple[str, bytes]:
+    def _queue_in(self, size: int) -> Future[int] | None:
+        """Take room in the queue; return the refusal if there is none."""
+        with self._queue:
+            if self._queued and self._queued + size > _QUEUED_BYTES:
+                return _answered(OutboxUnavailable("store_failed"))
+            self._queued += size
+        return None
+
+    def _queue_out(self, size: int) -> None:
+        with self._queue:
+            self._queued -= size
+
+    def _told(self, payload: Payload) -> tuple[str, str]:
         """Return under which key it is remembered that PostHog was told of a person, and what."""
         if payload.event != "$identify" or self.key_of_user is None:
-            return "", b""
-        return _IDENTIFIED + self.key_of_user(payload.distinct_id), payload.properties
+            return "", ""
+        said = _person(payload.properties)
+        # Digests with the server key: who goes back to anonymized leaves no name here.
+        what = "".join(f"{name}={self.key_of_user(value)[:32]};" for name, value in said)
+        return (_IDENTIFIED + self.key_of_user(payload.distinct_id), what) if what else ("", "")
 
-    def _commit(self, jobs: list[Job[list[_Call]]]) -> None:
-        calls: list[_Call] = []
+    def _commit(self, jobs: list[Job[list[_Put]]]) -> None:
+        puts: list[_Put] = []
         for job in jobs:
-            job.work(calls)
-        try:
-            answers = self._answers(calls)
-        except (RedisError, OSError) as error:
-            self._log(error)
-            answers = [error] * len(jobs)
-        for job, call, answer in zip(jobs, calls, answers, strict=True):
-            try:
-                if isinstance(answer, Exception):
-                    raise answer
-                job.result = call.meaning(answer)
-            except OutboxUnavailable as refused:
-                job.error = refused
-            except OutOfMemoryError as error:
-                self._log(error)
-                job.error = OutboxUnavailable("full")
-            except Exception as error:
-                self._log(error)
-                job.error = OutboxUnavailable("store_failed")
+            job.work(puts)
+        begun_since = time.monotonic() - _QUEUED_FOR
+        now = [put.began >= begun_since for put in puts]
+        answers = iter(self._answers([put for put, begun in zip(puts, now, strict=True) if begun]))
+        for job, begun in zip(jobs, now, strict=True):
+            answer = next(answers) if begun else OutboxUnavailable("store_failed")
+            if isinstance(answer, int) and answer >= 0:
+                job.result = answer
+            else:
+                job.error = self._refusal(answer)
 
-    def _answers(self, calls: list[_Call]) -> list[Any]:
-        """Run scripts in one round trip, and wait for the replicas once for all of them."""
-        client = self._connected()
-        pipe = client.pipeline(transaction=False)
-        for call in calls:
-            pipe.eval(call.script, len(_KEYS), *_KEYS, *call.arguments)
+    def _refusal(self, answer: int | Exception) -> OutboxUnavailable:
+        """Return what whoever put is told."""
+        if isinstance(answer, OutboxUnavailable):
+            return answer
+        if isinstance(answer, int):
+            return OutboxUnavailable("full")
+        self._log(answer)
+        # Redis 6.2 wraps what a script ran into in words of its own.
+        return OutboxUnavailable("full" if "OOM command" in str(answer) else "store_failed")
+
+    def _answers(self, puts: list[_Put]) -> list[Any]:
+        """Run puts in one round trip, and wait for the replicas once for all of them."""
+        if not puts:
+            return []
+        try:
+            self._demand_durability()
+            return self._ran(puts)
+        except ConfigurationError as error:
+            # It was not there at start-up, and is not fit now that it is.
+            self._warn("%s", error)
+        except Exception as error:
+            self._let_go(error)
+            self._log(error)
+        return [OutboxUnavailable("store_failed")] * len(puts)
+
+    def _ran(self, puts: list[_Put]) -> list[Any]:
+        pipe = self._server().pipeline(transaction=False)
+        for put in puts:
+            pipe.eval(scripts.PUT, len(_KEYS), *_KEYS, *put.arguments)
         if self._wait:
             # On the same connection: WAIT is about the writes of the one that asks.
             pipe.execute_command("WAIT", self._wait, _WAIT_MS)
         answers: list[Any] = pipe.execute(raise_on_error=False)
         if self._wait:
             reached = answers.pop()
-            if isinstance(reached, Exception) or reached < self._wait:
+            if not isinstance(reached, int) or reached < self._wait:
+                self._warn("fewer than %d replicas have what was put: refused", self._wait)
                 # Kept here, perhaps not there: not to be promised. The same uuid comes again.
-                return [OutboxUnavailable("store_failed")] * len(calls)
+                return [OutboxUnavailable("store_failed")] * len(puts)
+        for failed in (answer for answer in answers if isinstance(answer, Exception)):
+            self._let_go(failed)
         return answers
 
     # Delivering
 
     def lease(self, limit: int, max_bytes: int, ttl: float) -> list[Entry]:
         """Take up to `limit` entries of together at most `max_bytes` for `ttl` seconds."""
-        taken = self._eval(scripts.LEASE, self._now(), limit, max_bytes, ttl, self._consumer)
+        taken = self._eval(
+            scripts.LEASE, self._now(), limit, max_bytes, ttl, _LONGEST_HOLD, self._consumer
+        )
+        if time.monotonic() - self._tidied_at >= _AN_HOUR:
+            self._keep_up()
         return [
             Entry(key.decode(), _payload(packed), int(rounds), float(accepted_at))
             for key, packed, accepted_at, rounds in taken
@@ -220,8 +298,8 @@ class RedisStore:
 
     def bury(self, reasons: Mapping[str, str]) -> None:
         """Move entries to the dead letters: key → reason."""
-        pairs = [word for key in _known(reasons) for word in (key, reasons[key])]
-        self._eval(scripts.BURY, self._now(), self._keep_dead, *pairs)
+        pairs = [word for key in _known(reasons) for word in (key, _mended(reasons[key]))]
+        self._eval(scripts.BURY, self._now(), *pairs)
 
     def next_ready_in(self) -> float | None:
         """Seconds until an entry is ready: 0.0 if one is, None if nothing waits."""
@@ -236,72 +314,130 @@ class RedisStore:
 
     def dead_letters(self, limit: int) -> list[DeadLetter]:
         """Return up to `limit` dead letters, newest first."""
-        found = self._do(lambda client: client.xrevrange(_key("dead"), count=max(1, limit)))
-        return [_letter(fields) for _, fields in found[:limit]]
+        letters = [letter for _, letter in self._letters(newest_first=True, limit=limit)]
+        return letters[: max(0, limit)]
 
     def dead_reasons(self) -> dict[str, int]:
         """Return how many dead letters are at hand by the reason's machine word."""
-        return dict(Counter(_word(_letter(fields).reason) for _, fields in self._all("dead")))
+        words = (_text(fields[b"r"]) for _, fields in self._all("dead", self._dead_since()))
+        return dict(Counter(word.partition(":")[0] for word in words))
 
     def retry(self, reason: str | None = None) -> int:
-        """Let dead letters wait again, all or those of one machine word; return how many do."""
+        """Let dead letters wait again, all or those of one machine word; return how many do.
+
+        Raises:
+            OutboxUnavailable: `full` or `store_failed`; it may have taken some of them back.
+        """
         keys = [
             key
-            for key, fields in self._all("dead")
-            if reason is None or _word(_letter(fields).reason) == reason
+            for key, fields in self._all("dead", self._dead_since())
+            if reason is None or _text(fields[b"r"]).partition(":")[0] == reason
         ]
         back = 0
         for part in _chunks(keys):
-            back += _kept(self._eval(scripts.RETRY, self.max_events, *part))
+            returned = int(self._eval(scripts.RETRY, self.max_events, *part))
+            if returned < 0:
+                raise OutboxUnavailable("full")
+            back += returned
         return back
 
     def peek(self, limit: int) -> list[Entry]:
         """Return up to `limit` entries that wait, leased ones too, oldest first; lease none."""
-        entries: list[Entry] = []
-        for key, fields in self._all("events"):
-            if len(entries) >= limit:
-                break
-            entries.append(self._entry(key, fields))
-        return entries
+        return [entry for entry, _ in zip(self._entries(limit), range(limit), strict=False)]
 
     def purge(self, what: Literal["waiting", "dead"] = "waiting") -> int:
         """Drop everything that waits, leased or not, or every dead letter; return how many."""
-        if what == "waiting":
-            return int(self._eval(scripts.PURGE))
-        letters = int(self._do(lambda client: client.xlen(_key("dead"))))
-        self._do(lambda client: client.unlink(_key("dead")))
-        return letters
+        return int(self._eval(scripts.PURGE if what == "waiting" else scripts.PURGE_DEAD))
 
     def erase(self, distinct_ids: Collection[str]) -> int:
-        """Drop what waits and what is dead under these distinct_ids, for good; return how many."""
-        wanted = frozenset(distinct_ids)
-        waiting = [key for key, fields in self._all("events") if _owner(fields) in wanted]
-        dead = [key for key, fields in self._all("dead") if _owner(fields) in wanted]
+        """Drop what waits and what is dead under these distinct_ids, for good; return how many.
+
+        Raises:
+            OutboxUnavailable: it may have dropped some of them.
+        """
+        wanted = frozenset(map(_mended, distinct_ids))
+        waiting = [each.key for each in self._entries() if each.payload.distinct_id in wanted]
+        dead = [key for key, each in self._letters() if each.payload.distinct_id in wanted]
         erased = sum(self._settle("purged", part) for part in _chunks(waiting))
-        for part in _chunks(dead):
-            erased += self._drop_letters(part)
+        erased += sum(int(self._eval(scripts.DROP, *part)) for part in _chunks(dead))
         if self.key_of_user is not None:
             for distinct_id in wanted:
                 self.forget(self.key_of_user(distinct_id))
+        if erased:
+            self._rewrite()
         return erased
 
-    def _drop_letters(self, keys: list[str]) -> int:
-        return int(self._do(lambda client: client.xdel(_key("dead"), *keys)))
+    def _rewrite(self) -> None:
+        """Have the file written anew in which the commands stand that brought what was erased."""
+        try:
+            self._do(lambda server: server.bgrewriteaof())
+        except OutboxUnavailable:
+            logger.warning(
+                "second_mw: what was erased stands in Redis's append-only file until it is "
+                "rewritten: run BGREWRITEAOF"
+            )
 
     def forget(self, user_key: str) -> None:
         """Forget that PostHog was told of a user."""
-        self._do(lambda client: client.delete(_IDENTIFIED + user_key))
+        self._do(lambda server: server.delete(_IDENTIFIED + user_key))
 
     def export(self, distinct_ids: Collection[str]) -> list[Entry | DeadLetter]:
         """Return what waits, then what is dead, under these distinct_ids; each oldest first."""
-        wanted = frozenset(distinct_ids)
-        found: list[Entry | DeadLetter] = [
-            self._entry(key, fields)
-            for key, fields in self._all("events")
-            if _owner(fields) in wanted
-        ]
-        letters = [_letter(fields) for _, fields in self._all("dead") if _owner(fields) in wanted]
-        return [*found, *letters]
+        wanted = frozenset(map(_mended, distinct_ids))
+        waiting = [each for each in self._entries() if each.payload.distinct_id in wanted]
+        dead = [each for _, each in self._letters() if each.payload.distinct_id in wanted]
+        return [*waiting, *dead]
+
+    def _entries(self, limit: int = _CHUNK) -> Iterator[Entry]:
+        """Yield what waits, oldest first, read in pieces of `limit` or fewer."""
+        for piece in self._pieces("events", count=limit):
+            keys = [key for key, _ in piece]
+            payloads = self._values("payloads", keys)
+            rounds = self._values("rounds", keys)
+            for (key, fields), kept, ended in zip(piece, payloads, rounds, strict=True):
+                if kept is not None:
+                    yield Entry(key, _payload(kept), int(ended or 0), float(fields[b"a"]))
+
+    def _letters(
+        self, *, newest_first: bool = False, limit: int = _CHUNK
+    ) -> Iterator[tuple[str, DeadLetter]]:
+        """Yield dead letters with their keys, read in pieces of `limit` or fewer."""
+        since = self._dead_since()
+        for piece in self._pieces("dead", since, count=limit, newest_first=newest_first):
+            kept = self._values("letters", [key for key, _ in piece])
+            for (key, fields), value in zip(piece, kept, strict=True):
+                if value is not None:
+                    reason, buried_at = _text(fields[b"r"]), float(fields[b"b"])
+                    yield key, DeadLetter(_payload(value), reason, buried_at)
+
+    def _all(self, stream: str, since: str) -> Iterator[tuple[str, dict[bytes, bytes]]]:
+        """Yield the ids and fields of a stream, oldest first."""
+        for piece in self._pieces(stream, since):
+            yield from piece
+
+    def _pieces(
+        self, stream: str, since: str = "-", *, count: int = _CHUNK, newest_first: bool = False
+    ) -> Iterator[list[tuple[str, dict[bytes, bytes]]]]:
+        """Yield the ids and fields of a stream in pieces of `count`, of a thousand at the most."""
+        count = max(1, min(count, _CHUNK))
+        bounds = (since, "+")
+        while True:
+            found = self._do(_Piece(stream, *bounds, count, newest_first).of)
+            piece = [(_text(key), fields) for key, fields in found]
+            if piece:
+                yield piece
+            if len(piece) < count:
+                return
+            beyond = f"({piece[-1][0]}"
+            bounds = (since, beyond) if newest_first else (beyond, "+")
+
+    def _values(self, name: str, keys: list[str]) -> list[bytes | None]:
+        found: list[bytes | None] = self._do(lambda server: server.hmget(_key(name), keys))
+        return found
+
+    def _dead_since(self) -> str:
+        """Return the id of the oldest dead letter that is kept, whose first half is its time."""
+        return str(max(0, int((time.time() - self._keep_dead) * 1000)))
 
     def counts(self) -> Counts:
         """Return the accounts, all of one moment."""
@@ -320,9 +456,12 @@ class RedisStore:
     def check(self) -> list[str]:
         """Return what an operator should change about this store, in sentences."""
         try:
+            self._eval(scripts.SETTLE, "purged")
             counts = self.counts()
-            faults = self._faults(self._connected())
-        except (OutboxUnavailable, RedisError, OSError) as error:
+            faults = self._faults()
+        except ConfigurationError as too_old:
+            return [str(too_old)]
+        except (OutboxUnavailable, *_FAILURES) as error:
             cause = error.__cause__ or error
             return [f"Redis can't be read and written: {type(cause).__name__}."]
         if counts.waiting > 0.7 * self.max_events:
@@ -332,35 +471,87 @@ class RedisStore:
             )
         return faults
 
+    # The process's life
+
+    def entered(self) -> bool:
+        """Return whether the calling thread is inside this store: a signal handler may be."""
+        return self._writer.entered() or getattr(self._inside, "depth", 0) > 0
+
     def after_fork(self) -> None:
         """Become usable in a forked child; the parent's connections are left alone."""
+        if self._client is not None:
+            self._abandoned.append(self._client)
         self._client = None
-        self._consumer = _consumer()
+        self._begin()
         self._writer.after_fork()
 
     def close(self) -> None:
         """End the thread and the connections; the next call makes new ones."""
         self._writer.close()
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        self._let_go()
+
+    def _keep_up(self) -> None:
+        """Drop the dead letters that are too old or too many, and consumers that are gone; hourly.
+
+        In the writer's thread while nobody puts, and in a forwarder's that only leases.
+        """
+        if time.monotonic() - self._tidied_at < _AN_HOUR:
+            return
+        self._tidied_at = time.monotonic()
+        dropped = 0
+        try:
+            while True:
+                old, surplus = self._eval(
+                    scripts.TIDY, self._keep_dead, MAX_DEAD_LETTERS, _CHUNK, int(_AN_HOUR * 1000)
+                )
+                dropped += surplus
+                if max(old, surplus) < _CHUNK:
+                    break
+        except OutboxUnavailable:
+            return
+        if dropped:
+            logger.warning(
+                "second_mw dropped the %d oldest dead letters: more than %d have gathered",
+                dropped,
+                MAX_DEAD_LETTERS,
+            )
 
     # How Redis is asked
 
     def _connected(self) -> Any:
-        if self._client is None:
-            self._client = self._connect()
-        return self._client
+        client = self._client
+        if client is None:
+            client = self._client = self._connect()
+        return client
+
+    def _server(self) -> Any:
+        """Return the client of the server that has our keys: of a cluster, the one node."""
+        client = self._connected()
+        if not hasattr(client, "get_node_from_key"):
+            return client
+        return client.get_redis_connection(client.get_node_from_key(_KEYS[0]))
+
+    def _let_go(self, error: Exception | None = None) -> None:
+        """Let go of the client: at the end, or when a cluster is not what it was."""
+        client = self._client
+        if client is None or (error is not None and not hasattr(client, "get_node_from_key")):
+            return
+        self._client = None
+        client.close()
 
     def _do(self, ask: Callable[[Any], Any]) -> Any:
+        self._inside.depth = getattr(self._inside, "depth", 0) + 1
         try:
-            return ask(self._connected())
-        except (RedisError, OSError) as error:
+            return ask(self._server())
+        except _FAILURES as error:
+            self._let_go(error)
             self._log(error)
             raise OutboxUnavailable("store_failed") from error
+        finally:
+            self._inside.depth -= 1
 
     def _eval(self, script: str, *arguments: Any) -> Any:
-        return self._do(lambda client: client.eval(script, len(_KEYS), *_KEYS, *arguments))
+        return self._do(lambda server: server.eval(script, len(_KEYS), *_KEYS, *arguments))
 
     def _settle(self, account: str, keys: Sequence[str]) -> int:
         return int(self._eval(scripts.SETTLE, account, *_known(keys)))
@@ -371,124 +562,152 @@ class RedisStore:
     def _now(self) -> float | str:
         return "" if self._clock is None else self._clock()
 
-    def _entry(self, key: str, fields: dict[bytes, bytes]) -> Entry:
-        rounds = self._do(lambda client: client.hget(_key("rounds"), key))
-        return Entry(key, _payload(fields[b"p"]), int(rounds or 0), float(fields[b"a"]))
-
-    def _all(self, stream: str) -> Iterator[tuple[str, dict[bytes, bytes]]]:
-        """Yield a stream's entries, read in pieces."""
-        begin = "-"
-        while True:
-            found = self._piece(stream, begin)
-            for key, fields in found:
-                yield key.decode(), fields
-            if len(found) < _CHUNK:
-                return
-            begin = f"({found[-1][0].decode()}"
-
-    def _piece(self, stream: str, begin: str) -> Any:
-        return self._do(lambda client: client.xrange(_key(stream), min=begin, count=_CHUNK))
-
-    def _demand_durability(self, setting: str) -> None:
-        """Refuse a server that may lose what it took (spec §11)."""
-        faults = self._faults(self._connected())
-        self._demanded = True
+    def _demand_durability(self) -> None:
+        """Refuse a server that may lose what it took (spec §11); asked until it has answered."""
+        if self._demanded:
+            return
+        faults = self._faults()
         if faults and self._demand:
             raise ConfigurationError(
-                f"{setting}: {' '.join(faults)} Or say ?durability=best-effort behind the URL."
+                f"{self._setting}: {' '.join(faults)} Or say ?durability=best-effort behind the "
+                "URL."
             )
+        self._demanded = True
 
-    def _faults(self, client: Any) -> list[str]:
-        """Return in what the server is not set to keep what it took."""
-        version = str(_one(client.info("server")).get("redis_version", "0"))
-        parts = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-        if parts < OLDEST_SERVER:
+    def _faults(self) -> list[str]:
+        """Return in what the server is not set to keep what it took.
+
+        Raises:
+            ConfigurationError: it is too old.
+        """
+        server = self._server()
+        version = str(server.info("server").get("redis_version", "0"))
+        if _release(version) < OLDEST_SERVER:
             raise ConfigurationError(
-                f"Redis {version} is too old: events need {OLDEST_SERVER[0]}.{OLDEST_SERVER[1]} "
-                "or newer."
+                f"{self._setting}: Redis {version} is too old: events need "
+                f"{OLDEST_SERVER[0]}.{OLDEST_SERVER[1]} or newer."
             )
         try:
             told = {
-                **_one(client.config_get("appendonly")),
-                **_one(client.config_get("maxmemory-policy")),
+                _text(name): _text(value)
+                for wanted in _DEMANDS
+                for name, value in server.config_get(wanted).items()
             }
-        except redis.exceptions.ResponseError:
+        except redis.ResponseError:
             # Managed servers hide their settings; their owner has to know.
             logger.info(
                 "this Redis does not tell its settings: make sure that it keeps what it has"
             )
             return []
-        faults = []
-        if told.get("appendonly", "yes") != "yes":
-            faults.append("Redis must write each command to disk: set appendonly yes.")
-        if told.get("maxmemory-policy", "noeviction") != "noeviction":
-            faults.append("Redis must not evict events: set maxmemory-policy noeviction.")
-        return faults
+        return [
+            words for name, (value, words) in _DEMANDS.items() if told.get(name, value) != value
+        ]
 
     def _log(self, error: Exception) -> None:
+        self._warn("the outbox's Redis can't be had (%s)", traced(error))
+
+    def _warn(self, words: str, *arguments: object) -> None:
         now = time.monotonic()
         if now - self._logged_at >= _LOG_EVERY:
             self._logged_at = now
-            logger.warning("the outbox's Redis can't be had (%s)", traced(error))
+            logger.warning("second_mw: " + words, *arguments)  # noqa: G003 - words are ours
 
 
-def _one(told: Any) -> dict[str, Any]:
-    """Return one server's words; a cluster's client gives those of every node."""
-    if told and all(isinstance(value, dict) for value in told.values()):
-        told = next(iter(told.values()))
-    return {_text(key): _text(value) for key, value in told.items()}
+#: What a server must be set to, to keep what it took, and what to say if it is not.
+_DEMANDS: Final = {
+    "appendonly": ("yes", "Redis must write each command to disk: set appendonly yes."),
+    "maxmemory-policy": (
+        "noeviction",
+        "Redis must not evict events: set maxmemory-policy noeviction.",
+    ),
+}
 
 
-def _text(word: Any) -> Any:
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+
+
+def _text(word: bytes | str) -> str:
     return word.decode() if isinstance(word, bytes) else word
 
 
-def _kept(answer: Any) -> int:
-    if answer < 0:
-        raise OutboxUnavailable("full")
-    return int(answer)
+class _Piece(NamedTuple):
+    """A part of a stream, to be read."""
+
+    stream: str
+    low: str
+    high: str
+    most: int
+    newest_first: bool
+
+    def of(self, server: Any) -> Any:
+        key, low, high, most, newest_first = _key(self.stream), *self[1:]
+        if newest_first:
+            return server.xrevrange(key, max=high, min=low, count=most)
+        return server.xrange(key, min=low, max=high, count=most)
+
+
+def _answered(answer: int | OutboxUnavailable) -> Future[int]:
+    future: Future[int] = Future()
+    if isinstance(answer, int):
+        future.set_result(answer)
+    else:
+        future.set_exception(answer)
+    return future
 
 
 def _consumer() -> str:
-    """Return this process's name in the group, for operators."""
-    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+    """Return this process's name in the group. A machine's name is often its owner's, too."""
+    return f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 def _key(name: str) -> str:
     return f"{TAG}:{name}"
 
 
-def _identity(payload: Payload) -> str:
-    return f"{payload.distinct_id}\n{payload.uuid}"
+def _person(properties: bytes) -> list[tuple[str, str]]:
+    """Return what a `$identify` says of the person, as names and encoded values."""
+    said = msgspec.json.decode(properties, type=_Identify).person
+    return [(name, bytes(value).decode()) for name, value in said.items() if _NAME.fullmatch(name)]
 
 
-def _owner(fields: dict[bytes, bytes]) -> str:
-    return fields[b"i"].decode().rpartition("\n")[0]
+class _Identify(msgspec.Struct):
+    """The part of a `$identify`'s properties that tells of the person."""
+
+    person: dict[str, msgspec.Raw] = msgspec.field(name="$set", default_factory=dict)
 
 
-def _packed(payload: Payload) -> bytes:
-    return _encode(
+#: A name that can stand in front of its digest.
+_NAME: Final = re.compile(r"[^=;]+")
+
+
+def _packed(payload: Payload) -> tuple[bytes, bytes]:
+    """Return a payload's identity, and the payload: the identity's length, itself, and the rest."""
+    identity = f"{_mended(payload.distinct_id)}\n{_mended(payload.uuid)}".encode()
+    rest = _encode(
         (
-            payload.event,
-            payload.uuid,
-            payload.distinct_id,
-            payload.timestamp,
+            _mended(payload.event),
+            _mended(payload.timestamp),
             payload.properties,
             payload.options,
         )
     )
+    return identity, b"%d:%b%b" % (len(identity), identity, rest)
 
 
 def _payload(packed: bytes) -> Payload:
-    return Payload(*_decode(packed))
+    length, _, rest = packed.partition(b":")
+    identity, packed_rest = rest[: int(length)].decode(), rest[int(length) :]
+    distinct_id, _, own = identity.rpartition("\n")
+    event, timestamp, properties, options = _decode(packed_rest)
+    return Payload(event, own, distinct_id, timestamp, properties, options)
 
 
-def _letter(fields: dict[bytes, bytes]) -> DeadLetter:
-    return DeadLetter(_payload(fields[b"p"]), fields[b"r"].decode(), float(fields[b"b"]))
-
-
-def _word(reason: str) -> str:
-    return reason.partition(":")[0]
+def _mended(text: str) -> str:
+    """Return the text, with unpaired surrogates, which have no bytes, as U+FFFD."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _known(keys: Iterable[str]) -> list[str]:
@@ -517,10 +736,14 @@ class Place(NamedTuple):
 
 
 _OPTIONS: Final[tuple[str, ...]] = ("max", "keep_dead", "wait", "durability")
+_KINDS: Final = ("", "sentinel", "cluster")
 
 
 def place_of(url: str, setting: str) -> Place:
     """Return the server of a URL: `redis://`, `rediss://`, `redis+sentinel://`, `redis+cluster://`.
+
+    Behind the path may stand our own options and the client library's, such as
+    `ssl_ca_certs=/path`.
 
     Raises:
         ConfigurationError: the URL can't be used; its password is not shown.
@@ -528,53 +751,74 @@ def place_of(url: str, setting: str) -> Place:
     parts = urlsplit(url)
     given = dict(parse_qsl(parts.query, keep_blank_values=True))
     options: dict[str, str] = {name: given.pop(name) for name in _OPTIONS if name in given}
-    bare = urlunsplit(parts._replace(query=urlencode(given)))
     scheme, _, kind = parts.scheme.partition("+")
+    bare = urlunsplit(parts._replace(query=urlencode(given)))
     plain = bare.replace(f"{parts.scheme}://", f"{scheme}://", 1)
 
     def connect(timeout: float = _TIMEOUT, connect_timeout: float = _CONNECT_TIMEOUT) -> Any:
         common: dict[str, Any] = {
             "socket_timeout": timeout,
             "socket_connect_timeout": connect_timeout,
+            # A kept connection may be one that a restarted server has forgotten: once more, at
+            # once. A server that is slow is not asked twice: somebody waits.
+            "retry": Retry(NoBackoff(), 1, (redis.ConnectionError,)),
         }
-        # A kept connection may be one that a restarted server has forgotten: once more, at once.
-        again = {"retry": Retry(NoBackoff(), 1), "retry_on_error": [redis.ConnectionError]}
         if kind == "sentinel":
             return _by_sentinel(parts, scheme, common)
         if kind == "cluster":
             return redis.RedisCluster.from_url(plain, **common)
-        return redis.Redis.from_url(plain, **common, **again)
+        return redis.Redis.from_url(plain, **common)
 
     try:
+        if kind not in _KINDS:
+            raise _Unfit("its scheme may end in +sentinel or +cluster")
+        if "decode_responses" in given:
+            raise _Unfit("decode_responses is not for a store of bytes")
         if kind == "sentinel":
-            _sentinels(parts)
+            _sentinels(parts, given)
         else:
-            redis.ConnectionPool.from_url(plain)
-    except (ValueError, RedisError) as error:
+            redis.ConnectionPool.from_url(plain).make_connection()
+    except (_Unfit, TypeError) as error:
+        raise ConfigurationError(f"{setting} is {masked(url)}, which is unfit: {error}") from None
+    except (ValueError, RedisError):
+        # Their words may quote a part of the password.
         raise ConfigurationError(
-            f"{setting} is {masked(url)}, which is no Redis: {error}"
+            f"{setting} is {masked(url)}, which is no Redis's URL: it must be like "
+            "redis://user:password@host:6379/0, with what is special in a password %-escaped."
         ) from None
     return Place(connect, options)
 
 
-def _sentinels(parts: Any) -> tuple[list[tuple[str, int]], str, int]:
+class _Unfit(ValueError):
+    """What a URL asks for is not to be had; the words are ours, and quote no secret."""
+
+
+def _sentinels(
+    parts: SplitResult, given: Mapping[str, str]
+) -> tuple[list[tuple[str, int]], str, int]:
     """Return sentinels, the service and the database of `host:port,host:port/service/db`."""
+    if given:
+        raise _Unfit(f"nothing is known of {', '.join(given)} where sentinels are asked")
     hosts = parts.netloc.rpartition("@")[2].split(",")
     service, _, database = parts.path.strip("/").partition("/")
     if not service:
-        raise ValueError("name the service, as in redis+sentinel://host:26379/mymaster/0")
+        raise _Unfit("name the service, as in redis+sentinel://host:26379/mymaster/0")
     pairs = [host.rpartition(":") for host in hosts]
     return [(h or p, int(p) if h else 26379) for h, _, p in pairs], service, int(database or 0)
 
 
-def _by_sentinel(parts: Any, scheme: str, common: dict[str, Any]) -> Any:
+def _by_sentinel(parts: SplitResult, scheme: str, common: dict[str, Any]) -> Any:
     from redis import sentinel
 
-    sentinels, service, database = _sentinels(parts)
-    login = {"username": parts.username or None, "password": parts.password or None}
+    sentinels, service, database = _sentinels(parts, {})
+    login = {"username": _unquoted(parts.username), "password": _unquoted(parts.password)}
     made: Any = sentinel.Sentinel
     asked = made(sentinels, sentinel_kwargs=common, **common)
     return asked.master_for(service, db=database, ssl=scheme == "rediss", **login)
+
+
+def _unquoted(word: str | None) -> str | None:
+    return unquote(word) if word else None
 
 
 def from_url(url: str, setting: str = "outbox") -> RedisStore:
