@@ -267,6 +267,8 @@ def _form_with_views(text: str) -> str | None:
 
     What short words decode to by chance (alpha is base64 of jZa) is somebody's name as seldom.
     """
+    if views.says_no_more(text):
+        return compact(text.lower())
     forms = [compact(text.lower())]
     seen = views.views(text)
     for view in seen:

@@ -133,10 +133,10 @@ class Remembered:
         self.shapes: set[str] = set()
 
     def is_plain(self, text: str) -> bool:
-        """Whether there is nothing to clean in a short label."""
+        """Whether there is nothing to clean in a short label, or in a few words."""
         if text in self.labels:
             return True
-        if not is_plain(text):
+        if not is_plain(text.replace(" ", "_")):
             return False
         if len(self.labels) >= _REMEMBERED:
             self.labels.clear()

@@ -257,8 +257,24 @@ def is_card(digits: str) -> bool:
     """Whether these digits are a card's: issuer, length and Luhn's check digit."""
     if not digits.isascii():
         digits = "".join(str(int(digit)) for digit in digits)
-    if not any(len(digits) in _ISSUED.get(digits[:size], ()) for size in _PREFIX_SIZES):
-        return False
+    return len(digits) in _lengths_of(digits[:4]) and _passes_luhn(digits)
+
+
+def _lengths_of(beginning: str) -> tuple[int, ...]:
+    """Return the lengths of the cards that begin with these four digits."""
+    lengths = _BY_BEGINNING.get(beginning)
+    if lengths is None:
+        lengths = _BY_BEGINNING[beginning] = tuple(
+            length for size in _PREFIX_SIZES for length in _ISSUED.get(beginning[:size], ())
+        )
+    return lengths
+
+
+#: Filled as it is asked: there are ten thousand beginnings at most, all of ASCII digits.
+_BY_BEGINNING: Final[dict[str, tuple[int, ...]]] = {}
+
+
+def _passes_luhn(digits: str) -> bool:
     numbers = [int(digit) for digit in reversed(digits)]
     return (sum(numbers[::2]) + sum(_DOUBLED[number] for number in numbers[1::2])) % 10 == 0
 
@@ -286,14 +302,41 @@ def _card_from(text: str, groups: list[Span], first: int) -> Span | None:
 
     The groups of a written card have three digits or more; its last may have two.
     """
+    if not text.isascii():
+        return _card_in_any_script(text, groups[first : first + 7])
+    begin, end = groups[first]
+    beginning = text[begin : begin + 4]
+    if end - begin < 4 and first + 1 < len(groups):
+        after = groups[first + 1].start
+        beginning = text[begin:end] + text[after : after + 4 - (end - begin)]
+    lengths = _lengths_of(beginning[:4])
+    if not lengths:
+        return None
+    # Nearly all runs of digits end here: only a card's beginning and length are worth more.
+    total, card = 0, None
+    for place in range(first, min(first + 7, len(groups))):
+        start, end = groups[place]
+        total += end - start
+        if total > _CARD_LENGTHS[-1]:
+            break
+        if total in lengths:
+            digits = "".join([text[a:b] for a, b in groups[first : place + 1]])
+            if _passes_luhn(digits):
+                card = Span(begin, end)
+        if end - start < 3:
+            break
+    return card
+
+
+def _card_in_any_script(text: str, groups: list[Span]) -> Span | None:
     digits = ""
     card = None
-    for start, end in groups[first : first + 7]:
+    for start, end in groups:
         if len(digits) + end - start > _CARD_LENGTHS[-1]:
             break
         digits += text[start:end]
         if len(digits) >= _CARD_LENGTHS[0] and is_card(digits):
-            card = Span(groups[first].start, end)
+            card = Span(groups[0].start, end)
         if end - start < 3:
             break
     return card

@@ -37,7 +37,7 @@ def views(text: str) -> tuple[str, ...]:
     >>> views("workspace_home"), views("mail%3A%20ada%40example.org")
     ((), ('mail: ada@example.org',))
     """
-    if len(text) <= _PLAIN_LENGTH and _PLAIN.fullmatch(text) and not _SMALL_BASE64.search(text):
+    if says_no_more(text):
         return ()
     found: dict[str, None] = {text: None}
     layer = [normal(text)]
@@ -52,6 +52,15 @@ def views(text: str) -> tuple[str, ...]:
         found.update(dict.fromkeys(layer))
     del found[text]
     return tuple(found)
+
+
+def says_no_more(text: str) -> bool:
+    """Whether a text is a label or words that decode to nothing: nearly every label is."""
+    return (
+        len(text) <= _PLAIN_LENGTH
+        and _PLAIN.fullmatch(text) is not None
+        and _SMALL_BASE64.search(text) is None
+    )
 
 
 # The normal form

@@ -8,6 +8,7 @@ process, not of the wall, so that a busy machine disturbs them less.
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 import uuid as uuids
@@ -154,6 +155,8 @@ class Core:
     """The core as the endpoint uses it."""
 
     def __init__(self, catalogue: Catalogue | None = None) -> None:
+        # The warnings of what is redacted, once for each key, would be most of the output.
+        logging.getLogger("second_mw").setLevel(logging.ERROR)
         settings = Settings.load({"token": "phc_benchmark"})
         self.pipeline = Pipeline(settings, catalogue or Catalogue.default(), b"the server key")
         self._endpoint = Endpoint(settings, self.pipeline, Tally(), {})

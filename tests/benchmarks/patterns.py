@@ -1,22 +1,27 @@
 """How much longer the privacy core's patterns take on hostile text than on prose of the same size.
 
-`python -m tests.benchmarks.patterns` prints, for each function, the time on 256 KiB of prose, the
-worst hostile text as a multiple of it, and the same text at twice the size as a multiple of once: a
-pattern that goes over its text in time of the square shows four there, a linear one two. The second
-part prints what common labels cost.
+For each function: the time on prose, the worst hostile text as a multiple of it, and the same text
+at twice the size as a multiple of once: a pattern that goes over its text in time of the square
+shows four there, a linear one two. The whole core is asked the same with bodies. The last table
+says what common labels cost.
 """
 
 from __future__ import annotations
 
-import sys
 import timeit
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
+
+import msgspec
 
 from second_mw.privacy.routes import Templates, route_shape
 from second_mw.privacy.secrets import redact_secrets
 from second_mw.privacy.shapes import shape_of
 from second_mw.privacy.urls import clean_url, clean_urls
-from second_mw.privacy.views import normal, views
+from second_mw.privacy.views import normal, readings, views
+from tests.benchmarks.core import Core, user
+from tests.benchmarks.table import Table
+
+TITLE = "the privacy core's patterns on hostile text, against prose"
 
 SIZE = 256 * 1024
 PROSE = "The build failed because the settings page could not be found, so try again in a while. "
@@ -142,6 +147,7 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "route_shape": route_shape,
     "route_shape, templates": lambda text: route_shape(text, TEMPLATES),
     "views": views,
+    "readings": lambda text: list(readings(text)),
     "normal": normal,
 }
 LABELS = (
@@ -162,36 +168,74 @@ def seconds(function: Callable[[str], object], text: str) -> float:
     return min(timeit.repeat(lambda: function(text), number=1, repeat=2))
 
 
-def ratios(size: int) -> Iterator[str]:
-    """Yield a line for each function."""
-    yield f"{'function':24}{'prose, ms':>11}{'worst, ms':>11}{'worst/prose':>13}{'twice/once':>12}"
+def measure(short: bool) -> list[Table]:
+    """Return the tables of functions, of whole bodies, and of common labels."""
+    size = SIZE // 64 if short else SIZE
+    units = HOSTILE[::8] if short else HOSTILE
+    return [_functions(size, units), _bodies(size, units), _labels(200 if short else 2000)]
+
+
+def _functions(size: int, units: Iterable[str]) -> Table:
+    rows = []
     for name, function in FUNCTIONS.items():
         prose = seconds(function, filled(PROSE, size))
-        worst, unit = max((seconds(function, filled(unit, size)), unit) for unit in HOSTILE)
+        worst, unit = max((seconds(function, filled(unit, size)), unit) for unit in units)
         twice = seconds(function, filled(unit, 2 * size))
-        yield (
-            f"{name:24}{prose * 1e3:11.3f}{worst * 1e3:11.2f}{worst / prose:13.1f}"
-            f"{twice / worst:12.1f}  {unit!r}"
-        )
+        rows.append((name, prose * 1e3, worst * 1e3, worst / prose, twice / worst, repr(unit)))
+    return Table(
+        ("function", "prose, ms", "worst, ms", "worst ÷ prose", "twice ÷ once", "of"),
+        rows,
+        ("a function that only looks at a text's beginning has no time on prose to speak of",),
+        title=f"One text of {size:,} characters",
+    )
 
 
-def costs() -> Iterator[str]:
-    """Yield a line for each common label, and for prose: microseconds a call."""
+def _bodies(size: int, units: Iterable[str]) -> Table:
+    core, ada = Core(), user()
+    shapes: dict[str, Callable[[str], dict[str, object]]] = {
+        "one value": lambda unit: {"x": filled(unit, size)},
+        "one key": lambda unit: {filled(unit, size): 1},
+        "a route": lambda unit: {"route_shape": filled(unit, size)},
+        "text": lambda unit: {"plan_overview": filled(unit, size)},
+        "labels": lambda unit: {f"k{n}": filled(unit, 40) for n in range(size // 48)},
+        "items": lambda unit: {"x": [[filled(unit, 40)] * 20] * (size // 860)},
+        "keys": lambda unit: {f"{filled(unit, 24)}{n}": n for n in range(size // 34)},
+        "names": lambda unit: {
+            "agent_names": [f"{filled(unit, 30)}{n}" for n in range(size // 38)],
+            "x": ["a-b-c-d"] * 20,
+        },
+    }
+    rows = []
+    for name, properties in shapes.items():
+        for mode in ("anonymized", "identified"):
+
+            def took(unit: str, mode: str = mode, name: str = name) -> float:
+                event = {"event": "approval shown", "properties": shapes[name](unit)}
+                body = [msgspec.json.encode(event)]
+                return min(core.seconds(body, ada, mode) for _ in range(2))  # type: ignore[arg-type]
+
+            innocent = took(PROSE)
+            worst, unit = max((took(unit), unit) for unit in units)
+            rows.append((name, mode, innocent * 1e3, worst * 1e3, worst / innocent, repr(unit)))
+        del properties
+    return Table(
+        ("body", "mode", "prose, ms", "worst, ms", "worst ÷ prose", "of"),
+        rows,
+        ("bar: no more than 50×",),
+        title=f"Bodies of {size:,} characters through the whole core",
+    )
+
+
+def _labels(number: int) -> Table:
     functions = (shape_of, views, redact_secrets, clean_urls)
-    yield f"{'µs a call':32}" + "".join(f"{function.__name__:>16}" for function in functions)
+    rows = []
     for text in (*LABELS, (PROSE * 30)[:2000]):
         shown = text if len(text) < 30 else f"{len(text)} characters of prose"
-        yield f"{shown:32}" + "".join(
-            f"{min(timeit.repeat(lambda f=f, t=text: f(t), number=2000, repeat=5)) * 500:16.2f}"
+        costs = (
+            min(timeit.repeat(lambda f=f, t=text: f(t), number=number, repeat=5)) / number * 1e6
             for f in functions
         )
-
-
-def main(size: int = SIZE) -> None:
-    """Print the ratios and the costs."""
-    for line in (*ratios(size), "", *costs()):
-        sys.stdout.write(line + "\n")
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]) if sys.argv[1:] else SIZE)
+        rows.append((shown, *costs))
+    return Table(
+        ("µs a call", *(function.__name__ for function in functions)), rows, title="Common labels"
+    )
