@@ -31,7 +31,7 @@ class Span(NamedTuple):
 #: joined by one `_`, `-` or `.`, three digits at the end, a version and a date after it. Kept so
 #: narrow that no shape fits in; a test compares its answer with the full scan's.
 PLAIN: Final = re.compile(
-    r"[A-Za-z]{1,12}(?:[A-Za-z]{0,3}[_.-][A-Za-z]{1,12}){0,7}(?:[A-Za-z]{0,3}|\d{1,3})"
+    r"(?:[A-Za-z]{1,15}[_.-]){0,7}(?:[A-Za-z]{1,15}(?![A-Za-z0-9])|[A-Za-z]{1,12}\d{1,3})"
     r"(?:[-.]\d){0,2}(?:-20\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))?"
 )
 #: The longest text that `PLAIN` is asked about: shorter than a UUID.

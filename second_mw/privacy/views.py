@@ -24,7 +24,7 @@ _LAYERS: Final = 2
 #: digits behind them, a date at the end. Base64 of nearly every text has capitals within, and hex
 #: of a text, if it has six digits or more, is no date: 0x01 to 0x12 are no text.
 _PLAIN: Final = re.compile(
-    r"(?:[A-Z]?[a-z]*\d{0,5}[ _.:/,-]+)*(?:[A-Z]?[a-z]*\d{0,5}|20[0-3]\d(?:0\d|1[0-2])[0-3]\d)"
+    r"(?:[A-Z]?[a-z]*\d{0,5}[ _.:/,-])*(?:[A-Z]?[a-z]*\d{0,5}|20[0-3]\d(?:0\d|1[0-2])[0-3]\d)"
 )
 _PLAIN_LENGTH: Final = 80
 #: How the base64 of a text has to begin that has no capitals within: `amlt` is jim.
