@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -31,6 +30,7 @@ import pytest
 
 from second_mw.outbox.base import Store
 from second_mw.outbox.outbox import open_store
+from tests.delivery import redis_server
 from tests.delivery.sink import Recorded, Reply, Sink, Wire, results, running
 
 SEED = 20261124
@@ -38,6 +38,8 @@ CLIENTS = 4
 #: Posts of each client, and events of each post at most.
 POSTS, EVENTS = 30, 50
 KILL_EVERY = 0.4
+#: So often at least; the load goes on until then, however fast the machine is.
+TURNS = 30
 #: Kind → how often one of it is killed; a forked worker is back at once, a started process later.
 KILLS = {"gunicorn worker": 14, "uvicorn": 1, "forwarder": 4}
 #: One event in so many is one that PostHog refuses.
@@ -73,26 +75,13 @@ def sqlite_engine(folder: Path) -> Iterator[Engine]:
 @contextmanager
 def redis_engine(folder: Path) -> Iterator[Engine]:
     """Yield a real redis-server that writes each command to disk; shaken, it is killed, too."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port = found.getsockname()[1]
-    command = [
-        shutil.which("redis-server") or "redis-server",
-        *("--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)),
-        *("--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"),
-    ]
-    server = [subprocess.Popen(command, stdout=subprocess.DEVNULL)]
-    _until(lambda: _listens(port))
+    with redis_server.running(folder) as server:
 
-    def shake() -> None:
-        server[0].kill()
-        server[0].wait()
-        server[0] = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        def shake() -> None:
+            server.kill()
+            server.begin()
 
-    try:
-        yield Engine(f"redis://127.0.0.1:{port}/0", shake)
-    finally:
-        server[0].kill()
-        server[0].wait()
+        yield Engine(server.url, shake)
 
 
 # PostHog in every mood
@@ -187,6 +176,7 @@ class Load:
     """Browsers: they post, and post again what nobody answered for."""
 
     def __init__(self, ports: list[int], until: float) -> None:
+        self.may_end = threading.Event()
         self.posted: set[str] = set()
         self.answered: set[str] = set()
         self.statuses: Counter[str] = Counter()
@@ -209,7 +199,7 @@ class Load:
         rng = random.Random(f"{SEED} {number}")
         pause = threading.Event()
         done = 0
-        while done < POSTS or time.monotonic() < self._until:
+        while done < POSTS or not self.may_end.is_set() or time.monotonic() < self._until:
             done += 1
             events = [self._event(rng) for _ in range(rng.randint(1, EVENTS))]
             with self._lock:
@@ -218,7 +208,7 @@ class Load:
                 if self._post(*rng.choices(self._ports, (4, 1)), f"user-{number}", events):
                     break
                 pause.wait(0.2)
-            pause.wait(rng.random() * 0.1)
+            pause.wait(rng.random() * 0.4)
 
     def _event(self, rng: random.Random) -> dict[str, Any]:
         own = uuid.UUID(int=rng.getrandbits(128), version=4)
@@ -438,6 +428,8 @@ def _kill_while(load: Load, crowd: Crowd, kept: Engine) -> None:
         turn += 1
         if turn % 15 == 0:
             kept.shake()
+        if turn == TURNS:
+            load.may_end.set()
     load.join()
 
 
