@@ -10,9 +10,20 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-from flask import Flask, Response, request, session
+from flask import Flask, Response, abort, request, session
+from werkzeug.sansio.utils import host_is_trusted
 
-from demos.product.desk import HEADERS, MAX_BODY, ROUTES, Desk, Reply, Route, Visit, fields_of
+from demos.product.desk import (
+    HEADERS,
+    HOST_NAMES,
+    MAX_BODY,
+    ROUTES,
+    Desk,
+    Reply,
+    Route,
+    Visit,
+    fields_of,
+)
 from demos.product.story import Story
 from second_mw import Analytics, AnalyticsUser
 from second_mw.contrib.flask import SecondAnalytics
@@ -41,6 +52,11 @@ def create_app(analytics: Analytics, story: Story | None = None, inbox: str | No
         return story.analytics_user(session.get("person"))
 
     SecondAnalytics(app, analytics, user=current_user)
+
+    @app.before_request
+    def only_this_machine() -> None:
+        if not host_is_trusted(request.host, HOST_NAMES):
+            abort(400)
 
     settings = analytics.settings
     desk = Desk(story, prefix=settings.prefix, client_name=settings.client_name, inbox=inbox)

@@ -14,13 +14,14 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware.sessions import SessionMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount
 from starlette.routing import Route as StarletteRoute
 from starlette.staticfiles import StaticFiles
 
-from demos.product.desk import HEADERS, ROUTES, Desk, Reply, Route, Visit, fields_of
+from demos.product.desk import HEADERS, HOST_NAMES, ROUTES, Desk, Reply, Route, Visit, fields_of
 from demos.product.story import Story
 from second_mw import Analytics, AnalyticsUser
 from second_mw.asgi import AnalyticsMiddleware
@@ -71,6 +72,7 @@ def create_app(
         session_cookie="second_demo_starlette",
         same_site="lax",
     )
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(HOST_NAMES))
     return app
 
 

@@ -357,8 +357,8 @@ class Browser:
         self._app = app
         self._cookies = httpx.Cookies()
 
-    def get(self, path: str) -> httpx.Response:
-        return self._send("GET", path)
+    def get(self, path: str, **more: Any) -> httpx.Response:
+        return self._send("GET", path, **more)
 
     def post(self, path: str, fields: Any = None, **headers: str) -> httpx.Response:
         return self._send("POST", path, json=fields or {}, headers=headers)
@@ -369,8 +369,9 @@ class Browser:
     def sign_in(self, person: str) -> httpx.Response:
         return self.form("/sign-in", person=person)
 
-    def _send(self, method: str, path: str, **more: Any) -> httpx.Response:
-        base = "http://demo.example"
+    def _send(
+        self, method: str, path: str, *, base: str = "http://localhost", **more: Any
+    ) -> httpx.Response:
         if callable(getattr(self._app, "wsgi_app", None)):
             wsgi = httpx.WSGITransport(self._app)
             with httpx.Client(transport=wsgi, base_url=base, cookies=self._cookies) as client:
@@ -395,6 +396,14 @@ def browser(
 ) -> Browser:
     """A browser of either host."""
     return Browser(request.param(make(), story))
+
+
+@pytest.mark.parametrize("path", ["/sign-in", "/static/page.js", "/w/atlas"])
+def test_a_name_that_somebody_points_at_this_machine_is_refused(
+    browser: Browser, path: str
+) -> None:
+    assert browser.get(path, base="http://rebound.example").status_code == 400
+    assert browser.get(path, base="http://127.0.0.1:8000").status_code != 400
 
 
 class Reader(HTMLParser):
@@ -627,7 +636,7 @@ def test_an_event_is_taken_from_whom_it_may_be(
     if person is not None:
         browser.sign_in(person)
     event = {"event": "page viewed", "properties": {"workspace_id": workspace}}
-    answer = browser.post("/api/analytics/capture", event, Origin="http://demo.example")
+    answer = browser.post("/api/analytics/capture", event, Origin="http://localhost")
     assert answer.status_code == status
 
 

@@ -17,6 +17,10 @@ from demos.product.chat import App, NotHere, Settled
 from demos.product.shell import Look, Place
 from demos.product.story import Person, Story, Workspace
 
+#: The names under which the demo answers. A site that points a name of its own at this machine
+#: (DNS rebinding) would else use the demo as the person who looks at it.
+HOST_NAMES: Final = ("127.0.0.1", "localhost")
+
 #: Sent with every answer of the demo's own. The policy allows no inline script and no inline
 #: style: the analytics' files have to work under it, and so do ours.
 HEADERS: Final = {
