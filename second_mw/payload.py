@@ -52,6 +52,18 @@ class Payload(msgspec.Struct, frozen=True, gc=False):
         return len(self.properties) + len(self.event) + len(self.distinct_id) + 160
 
 
+def as_data(payload: Payload) -> dict[str, Any]:
+    """Return a payload as JSON-ready data, its properties decoded: for people to look at."""
+    return {
+        "event": payload.event,
+        "uuid": payload.uuid,
+        "distinct_id": payload.distinct_id,
+        "timestamp": payload.timestamp,
+        "options": payload.options,
+        "properties": msgspec.json.decode(payload.properties),
+    }
+
+
 def rfc3339(moment: datetime) -> str:
     """Return an aware datetime as UTC with milliseconds (spec §4).
 

@@ -16,11 +16,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from second_mw.errors import OutboxUnavailable
 from second_mw.outbox.base import Counts, DeadLetter, Entry, Store
-from second_mw.payload import Payload
+from second_mw.payload import Payload, as_data
 from tests.delivery.redis_server import Server
 
 
@@ -37,17 +35,7 @@ class Kept:
     @property
     def events(self) -> list[dict[str, Any]]:
         """The payloads as plain data, properties decoded."""
-        return [
-            {
-                "event": p.event,
-                "uuid": p.uuid,
-                "distinct_id": p.distinct_id,
-                "timestamp": p.timestamp,
-                "options": p.options,
-                "properties": msgspec.json.decode(p.properties),
-            }
-            for p in self.payloads
-        ]
+        return [as_data(payload) for payload in self.payloads]
 
     def put(self, payloads: Sequence[Payload]) -> int:
         known = {(p.distinct_id, p.uuid) for p in self.payloads}

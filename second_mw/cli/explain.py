@@ -25,7 +25,7 @@ from second_mw.endpoint import (
     Request,
 )
 from second_mw.errors import AnalyticsError
-from second_mw.payload import Payload
+from second_mw.payload import Payload, as_data
 from second_mw.privacy.catalogue import Catalogue
 from second_mw.privacy.pipeline import Pipeline
 from second_mw.privacy.receipt import Receipt
@@ -163,19 +163,8 @@ def _as_data(done: Explained) -> dict[str, Any]:
     return {
         "status": done.answer.status,
         "answer": msgspec.json.decode(done.answer.body) if done.answer.body else None,
-        "payloads": [_payload_as_data(payload) for payload in done.payloads],
+        "payloads": [as_data(payload) for payload in done.payloads],
         "receipts": [receipt.as_dict() for receipt in done.receipts],
-    }
-
-
-def _payload_as_data(payload: Payload) -> dict[str, Any]:
-    return {
-        "event": payload.event,
-        "uuid": payload.uuid,
-        "distinct_id": payload.distinct_id,
-        "timestamp": payload.timestamp,
-        "options": payload.options,
-        "properties": msgspec.json.decode(payload.properties),
     }
 
 
@@ -193,4 +182,4 @@ def _print(done: Explained) -> None:
         )
     for payload in done.payloads:
         print(f"\nWhat PostHog gets ({payload.event}):")
-        screen.document(_payload_as_data(payload))
+        screen.document(as_data(payload))

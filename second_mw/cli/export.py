@@ -6,7 +6,7 @@ import argparse
 from typing import Any, Final
 
 from second_mw.cli import durable, screen
-from second_mw.cli.outbox import as_data
+from second_mw.cli.outbox import found_as_data
 from second_mw.errors import AnalyticsError
 from second_mw.preferences.base import Preferences
 from second_mw.preferences.opening import open_preferences
@@ -32,7 +32,7 @@ def run(given: argparse.Namespace) -> int:
     person = durable.person(given)
     settings = durable.settings_of(given)
     with durable.opened(settings) as store:
-        events = [as_data(found) for found in store.export(person.distinct_ids)]
+        events = [found_as_data(found) for found in store.export(person.distinct_ids)]
     screen.document(
         {
             "choice": _choice(settings, person.user_id),

@@ -12,10 +12,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-import msgspec
-
 from second_mw.cli import durable, screen
 from second_mw.outbox.base import DeadLetter, Entry, Store
+from second_mw.payload import as_data
 
 EXAMPLE: Final = "second-mw outbox dead --outbox sqlite:////var/lib/shop/events.db"
 
@@ -66,7 +65,7 @@ def _figure(name: str, value: Any) -> str:
 def _peek(store: Store, given: argparse.Namespace) -> int:
     entries = store.peek(given.limit)
     if given.json:
-        screen.document([as_data(entry) for entry in entries])
+        screen.document([found_as_data(entry) for entry in entries])
         return 0
     now = time.time()
     rows = [
@@ -86,7 +85,7 @@ def _peek(store: Store, given: argparse.Namespace) -> int:
 def _dead(store: Store, given: argparse.Namespace) -> int:
     letters = store.dead_letters(given.limit)
     if given.json:
-        screen.document([as_data(letter) for letter in letters])
+        screen.document([found_as_data(letter) for letter in letters])
         return 0
     rows = [
         (
@@ -117,23 +116,14 @@ def _done(count: int, what: str, given: argparse.Namespace) -> int:
     return 0
 
 
-def as_data(found: Entry | DeadLetter) -> dict[str, Any]:
+def found_as_data(found: Entry | DeadLetter) -> dict[str, Any]:
     """Return an entry or a dead letter as JSON-ready data, properties included."""
-    payload = found.payload
     fate: dict[str, Any] = (
         {"state": "dead", "reason": found.reason, "buried_at": found.buried_at}
         if isinstance(found, DeadLetter)
         else {"state": "waiting", "accepted_at": found.accepted_at, "rounds": found.rounds}
     )
-    return {
-        "event": payload.event,
-        "uuid": payload.uuid,
-        "distinct_id": payload.distinct_id,
-        "timestamp": payload.timestamp,
-        "options": payload.options,
-        "properties": msgspec.json.decode(payload.properties),
-        **fate,
-    }
+    return {**as_data(found.payload), **fate}
 
 
 ACTIONS: Final[dict[str, tuple[str, Callable[[Store, argparse.Namespace], int]]]] = {
