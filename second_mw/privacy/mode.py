@@ -112,9 +112,9 @@ def own_word(event: Mapping[str, Any], properties: Mapping[str, Any]) -> Word:
     """
     word: Word = "neutral"
     for level in (event, properties):
+        if _ENVELOPE.issuperset(level):
+            continue
         for key, value in level.items():
-            if key in _ENVELOPE:
-                continue
             if isinstance(key, str) and names.asks_for_anonymity(key):
                 if value is not False:
                     return "anonymized"

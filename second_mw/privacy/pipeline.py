@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from threading import Lock
 from typing import Any, Final, NamedTuple
 
@@ -43,8 +44,6 @@ MAX_BEHIND: Final = timedelta(hours=72)
 
 #: For how many of a user's workspaces what identified events carry is kept encoded.
 _WORKSPACES: Final = 16
-_AHEAD: Final = MAX_AHEAD.total_seconds()
-_BEHIND: Final = MAX_BEHIND.total_seconds()
 _EPOCH: Final = datetime(1970, 1, 1)
 
 #: How many users' identities are kept prepared.
@@ -502,10 +501,16 @@ def believed(posted: object) -> str:
             moment = datetime.fromisoformat(posted[:23])
         except ValueError:
             return rfc3339(_now())
-        now = time.time()
-        is_near = now - _BEHIND <= (moment - _EPOCH).total_seconds() <= now + _AHEAD
-        return posted if is_near else rfc3339(_now())
+        earliest, latest = _bounds(int(time.time()))
+        return posted if earliest <= moment <= latest else rfc3339(_now())
     return _believed(posted)
+
+
+@lru_cache(maxsize=4)
+def _bounds(second: int) -> tuple[datetime, datetime]:
+    """Return between which times, in UTC, an event's own time is believed in this second."""
+    now = _EPOCH + timedelta(seconds=second)
+    return now - MAX_BEHIND, now + MAX_AHEAD
 
 
 def _believed(posted: object) -> str:

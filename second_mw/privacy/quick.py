@@ -173,9 +173,10 @@ class Quick:
         together = "\n".join(said)
         if identities.stands_in(user.compacts, together):
             return True
-        figures = repr(numbers) if user.digits else ""
-        if any(len(digits) >= 5 and digits in figures for digits in user.digits):
-            return True
+        if user.digits:
+            figures = repr(numbers)
+            if any(len(digits) >= 5 and digits in figures for digits in user.digits):
+                return True
         if user.whole and any(
             isinstance(value, str) and folded(value).strip() in user.whole
             for value in (*kept.values(), *kept)
@@ -184,7 +185,9 @@ class Quick:
         if len(named) > identities.MOST_NAMED:
             return True
         for text in named:
-            form = compact(folded(text))
+            # Most of what an event names is ids.
+            is_id = text.isascii() and text.isalnum()
+            form = text.lower() if is_id else compact(folded(text))
             if not form:
                 if not text.isascii():
                     return True
