@@ -39,7 +39,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, u
 import msgspec
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import OutOfMemoryError, RedisClusterException, RedisError
 from redis.retry import Retry
 
 from second_mw.errors import ConfigurationError, OutboxUnavailable, traced
@@ -153,6 +153,10 @@ class RedisStore:
         self._begin()
         try:
             self._demand_durability()
+        except redis.AuthenticationError:
+            raise ConfigurationError(
+                f"{setting}: Redis does not take this user and password."
+            ) from None
         except _FAILURES as error:
             # A host must start while Redis does not: its events are refused with 503 meanwhile.
             self._log(error)
@@ -235,7 +239,8 @@ class RedisStore:
             return OutboxUnavailable("full")
         self._log(answer)
         # Redis 6.2 wraps what a script ran into in words of its own.
-        return OutboxUnavailable("full" if "OOM command" in str(answer) else "store_failed")
+        full = isinstance(answer, OutOfMemoryError) or "OOM command" in str(answer)
+        return OutboxUnavailable("full" if full else "store_failed")
 
     def _answers(self, puts: list[_Put]) -> list[Any]:
         """Run puts in one round trip, and wait for the replicas once for all of them."""
@@ -748,7 +753,10 @@ def place_of(url: str, setting: str) -> Place:
     Raises:
         ConfigurationError: the URL can't be used; its password is not shown.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigurationError(f"{setting} is no URL: {error}") from None
     given = dict(parse_qsl(parts.query, keep_blank_values=True))
     options: dict[str, str] = {name: given.pop(name) for name in _OPTIONS if name in given}
     scheme, _, kind = parts.scheme.partition("+")
