@@ -357,7 +357,8 @@ def test_an_app_made_before_the_fork_delivers_from_its_workers(sink: Sink) -> No
         for _ in range(3):
             child = os.fork()
             if child == 0:
-                analytics.capture(AnalyticsUser("u_1", anonymized=True, sharing=True), "page viewed")
+                user = AnalyticsUser("u_1", anonymized=True, sharing=True)
+                analytics.capture(user, "page viewed")
                 assert analytics.close(10).left == 0
                 os._exit(0)
             children.append(child)
