@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from second_mw.errors import PreferencesUnavailable, traced
 from second_mw.outbox.redis import TAG, place_of
@@ -41,6 +41,8 @@ class RedisPreferences:
     def __init__(self, connect: Callable[[], Any]) -> None:
         self._connect = connect
         self._client: Any = None
+        #: A parent's clients: closing one here would take locks that nobody gives back.
+        self._abandoned: list[Any] = []
         self._logged_at = -_LOG_EVERY
 
     def get(self, user_key: str) -> Choice | None:
@@ -72,7 +74,9 @@ class RedisPreferences:
         """Nothing to learn: all processes read the same."""
 
     def after_fork(self) -> None:
-        """Take connections of its own in a forked child."""
+        """Take connections of its own in a forked child; the parent's are left alone."""
+        if self._client is not None:
+            self._abandoned.append(self._client)
         self._client = None
 
     def close(self) -> None:
@@ -86,7 +90,7 @@ class RedisPreferences:
             if self._client is None:
                 self._client = self._connect()
             return ask(self._client)
-        except (RedisError, OSError) as error:
+        except (RedisError, RedisClusterException, OSError) as error:
             now = time.monotonic()
             if now - self._logged_at >= _LOG_EVERY:
                 self._logged_at = now
