@@ -187,7 +187,8 @@ def _fold(text: str) -> str:
 
 def _spelled(text: str) -> str:
     if '"' in text or "\\" in text:
-        return _encode(text).decode()[1:-1]
+        # An unpaired surrogate has no place in JSON, nor in what leaves.
+        return _encode(text.encode("utf-8", "replace").decode()).decode()[1:-1]
     return text
 
 

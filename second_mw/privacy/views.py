@@ -59,8 +59,16 @@ def says_no_more(text: str) -> bool:
     return (
         len(text) <= _PLAIN_LENGTH
         and _PLAIN.fullmatch(text) is not None
-        and _SMALL_BASE64.search(text) is None
+        and not (_SMALL_BASE64.search(text) and any(map(_begins_a_text, _RUNS.findall(text))))
     )
+
+
+_RUNS: Final = re.compile(r"[A-Za-z0-9]{4,}")
+
+
+def _begins_a_text(run: str) -> bool:
+    """Whether the first four characters are base64 of three letters: they are of few words."""
+    return _SMALL_BASE64.match(run) is not None and _bytes_of(run[:4]).isascii()
 
 
 # The normal form
