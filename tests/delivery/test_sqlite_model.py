@@ -214,14 +214,21 @@ class StoreMachine(RuleBasedStateMachine):
             assert waits == pytest.approx(max(0.0, soonest - self.now), abs=0.001)
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
-def test_a_store_does_what_the_model_does(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "examples"),
+    [("memory", 60), ("sqlite", 60), pytest.param("redis", 40, marks=pytest.mark.redis)],
+)
+def test_a_store_does_what_the_model_does(kind: str, examples: int) -> None:
     from hypothesis.stateful import run_state_machine_as_test
 
     machine = type(f"{kind}Machine", (StoreMachine,), {"kind": kind})
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=60, stateful_step_count=30, derandomize=True, deadline=None, database=None
+            max_examples=examples,
+            stateful_step_count=30,
+            derandomize=True,
+            deadline=None,
+            database=None,
         ),
     )
