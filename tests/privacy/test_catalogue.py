@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from second_mw import Catalogue, Count, Event, Flag, Ident, Label, List, Model, Object, Text
-from second_mw.privacy.catalogue import PAGE_CONTEXT, Kind
+from second_mw.privacy.catalogue import PAGE_CONTEXT, Kind, json_schema, markdown
 
 CONTEXT = {
     "surface": "label", "route_shape": "route", "viewport_width": "count",
@@ -216,3 +218,72 @@ def test_ident_and_text_keys_are_known_in_their_unseparated_spelling() -> None:
     assert {"app_name", "appname", "integration_domains"} <= catalogue.ident_keys
     assert {"plan_title", "plantitle", "message"} <= catalogue.text_keys
     assert isinstance(Label, Kind)
+
+
+# For people
+
+
+HOSTS = Catalogue.default().extend(
+    Event(
+        "invoice paid",
+        {
+            "amount_cents": Count,
+            "plan_name": Label("free", "pro"),
+            "steps": List[Label("a|b")],
+            "totals": Object[{"net": Count, "who": Ident}],
+            "version": Label | Count,
+            "owners": List[Ident],
+        },
+    )
+)
+
+
+def test_the_markdown_names_every_event_and_what_becomes_of_its_properties() -> None:
+    text = markdown(HOSTS)
+    assert text.startswith("# Events\n\n20 events are taken")
+    for event in HOSTS:
+        assert f"\n## {event.name}\n" in text
+        assert all(f"| `{key}` |" in text for key in event.properties)
+    assert "| `plan_name` | a machine word | `free`, `pro` | kept, if it passes |" in text
+    assert "| `owners` | a list, each something that identifies | – | dropped: identifies |" in text
+    assert "| `version` | a machine word, or a count | – | kept, if it passes |" in text
+    assert "an object of `net` (a count), `who` (something that identifies)" in text
+    assert "## page viewed\n\nNo properties of its own." in text
+
+
+def test_the_json_schema_takes_what_the_endpoint_takes() -> None:
+    schema = json_schema(HOSTS)
+    by_name = {event["title"]: event for event in schema["oneOf"]}
+    assert set(by_name) == set(HOSTS.events)
+    invoice = by_name["invoice paid"]["properties"]["properties"]["properties"]
+    assert invoice["amount_cents"] == {"type": "number", "description": "a count"}
+    assert invoice["plan_name"]["examples"] == ["free", "pro"]
+    assert invoice["steps"]["items"]["type"] == "string"
+    assert invoice["totals"]["properties"]["net"]["type"] == "number"
+    assert [each["type"] for each in invoice["version"]["anyOf"]] == ["string", "number"]
+    assert invoice["owners"]["description"].endswith("(dropped: identifies in anonymized mode)")
+    assert json.loads(json.dumps(schema)) == schema
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "of"),
+    [
+        (Count, 3, Count),
+        (Count, True, None),
+        (Count, "3", None),
+        (Flag, True, Flag),
+        (Flag, 1, None),
+        (Label, "x", Label),
+        (Label, None, Label),
+        (Text, 5, Text),
+        (Ident, True, Ident),
+        (List[Count], ("x",), List[Count]),
+        (List[Count], "x", None),
+        (Object[{"x": Count}], {}, Object[{"x": Count}]),
+        (Label | Count, "x", Label | Count),
+        (Label | Count, 3, Count),
+        (Label | Count, [], None),
+    ],
+)
+def test_a_value_is_of_one_of_a_propertys_kinds_or_of_none(kind, value, of) -> None:
+    assert kind.of(value) == of

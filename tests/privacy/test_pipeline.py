@@ -413,3 +413,42 @@ def test_a_users_key_is_an_hmac_and_never_the_id() -> None:
     assert len(key) == 64
     assert ADA.id not in key
     assert key == core().user_key(ADA.id) != core().user_key("other")
+
+
+def test_a_user_whose_id_cant_be_a_distinct_id_is_anonymized_with_one_warning(caplog) -> None:
+    pipeline = core()
+    for user_id in ("user", "anon_x", "x" * 201, "0"):
+        user = AnalyticsUser(user_id, anonymized=False)
+        payload = payload_of({"clicks": 1}, user=user, mode="identified", pipeline=pipeline)
+        assert payload.distinct_id.startswith("anon_")
+        assert payload.options == {"process_person_profile": False}
+    (record,) = caplog.records
+    assert "can't be a distinct_id" in record.getMessage()
+
+
+def test_the_anonymous_id_leaves_in_no_identified_event() -> None:
+    posted = {
+        "anonymousDistinctId": ANON, "anonymous_id": ANON, "x": ANON, "y": [f"was {ANON}"],
+        "long": f"{'words ' * 60}{ANON}",
+    }  # fmt: skip
+    for receipts in (True, False):
+        payload = payload_of(
+            posted, user=IDENTIFIED, mode="identified", pipeline=core(receipts=receipts)
+        )
+        left = msgspec.json.decode(payload.properties)
+        assert ANON[5:] not in payload.properties.decode()
+        assert left["x"] == "[redacted:uuid]"
+        assert not {"anonymousDistinctId", "anonymous_id"} & set(left)
+
+
+def test_an_event_that_says_less_of_the_person_is_no_news() -> None:
+    pipeline = core()
+    told = finish({}, user=IDENTIFIED, mode="identified", pipeline=pipeline)
+    assert [payload.event for payload in told.payloads] == ["$identify", "page viewed"]
+    assert told.taken is not None
+    told.taken()
+    user = replace(IDENTIFIED, workspaces=None)
+    again = finish({}, user=user, mode="identified", pipeline=pipeline)
+    assert [payload.event for payload in again.payloads] == ["page viewed"]
+    named = finish({}, user=replace(user, name="A. L."), mode="identified", pipeline=pipeline)
+    assert [payload.event for payload in named.payloads] == ["$identify", "page viewed"]
