@@ -6,8 +6,11 @@ an event takes in each part of the way, so that a scan anywhere would show as a 
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from second_mw.outbox.base import Store
@@ -45,24 +48,36 @@ def drained(store: Store) -> list[float]:
         took.append((time.perf_counter() - started) / len(leased) * 1e6)
 
 
+@contextmanager
+def _opened(name: str, place: str) -> Iterator[Store]:
+    """Open a store that is empty, in a directory of its own."""
+    with ExitStack() as stack:
+        store: Store
+        if name == "memory":
+            store = MemoryStore(max_events=10**7)
+        elif name == "SQLite":
+            store = SqliteStore(f"{place}/backlog.db", max_events=10**7)
+        else:
+            from second_mw.outbox.redis import from_url
+            from tests.delivery.redis_server import running
+
+            store = from_url(f"{stack.enter_context(running(Path(place))).url}?max=10000000")
+        stack.callback(store.close)
+        yield store
+
+
 def measure(short: bool) -> Table:
     """Measure; short is a hundredth of the backlog."""
     small, large = (1_000, 10_000) if short else (100_000, 1_000_000)
     rows = []
     curves = []
-    for name in ("memory", "SQLite"):
+    for name in ("memory", "SQLite", *(["Redis"] if shutil.which("redis-server") else [])):
         costs: dict[int, float] = {}
         for count in (small, large):
-            with tempfile.TemporaryDirectory(dir=Path.cwd()) as made:
-                store: Store
-                if name == "memory":
-                    store = MemoryStore(max_events=10**7)
-                else:
-                    store = SqliteStore(f"{made}/backlog.db", max_events=10**7)
+            with tempfile.TemporaryDirectory(dir=Path.cwd()) as made, _opened(name, made) as store:
                 filling = filled(store, count)
                 batches = drained(store)
                 assert store.counts().delivered == count
-                store.close()
             costs[count] = sum(batches) / len(batches)
             fifth = max(1, len(batches) // 5)
             rows.append(

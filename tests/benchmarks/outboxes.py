@@ -2,12 +2,14 @@
 
 Threads stand for concurrent requests: each puts one event, waits until the store has answered, and
 puts the next. Beside the stores stand the same file with a commit of its own for every event, and
-how often the disk can write and sync at all.
+how often the disk can write and sync at all. Redis is a real server on this machine, where there is
+one: its work and its syncs are in the figures, the network between machines is not.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,8 +17,9 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Final
 
 from second_mw.outbox import writer
 from second_mw.outbox.base import Store
@@ -128,21 +131,40 @@ def bytes_held(url: str) -> float:
 def measure(short: bool) -> list[Table]:
     """Measure; short is one round of a few hundred events."""
     rounds, count = (1, 64) if short else (5, 2000)
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as made:
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as made, ExitStack() as stack:
         place = Path(made)
-        memory = MemoryStore(max_events=10**7)
-        file = SqliteStore(str(place / "group.db"))
-        single = SqliteStore(str(place / "single.db"))
-        try:
-            return [_rates(memory, file, single, place, rounds, count), _held(place, short)]
-        finally:
-            file.close()
-            single.close()
+        stores: dict[str, Store] = {
+            "memory": MemoryStore(max_events=10**7),
+            "sqlite": SqliteStore(str(place / "group.db")),
+            "single": SqliteStore(str(place / "single.db")),
+            **_redis_stores(place, stack),
+        }
+        for store in stores.values():
+            stack.callback(store.close)
+        return [_rates(stores, place, rounds, count), _held(place, stores, short)]
 
 
-def _rates(
-    memory: Store, file: Store, single: Store, place: Path, rounds: int, count: int
-) -> Table:
+#: Redis's setting of when its file is synced → what it is called here.
+_SYNCED: Final = {"always": "Redis, synced /s", "everysec": "Redis, synced each second /s"}
+
+
+def _redis_stores(place: Path, stack: ExitStack) -> dict[str, Store]:
+    """Return a store on a server of its own for each way of syncing; none without a server."""
+    if shutil.which("redis-server") is None:
+        return {}
+    from second_mw.outbox.redis import from_url
+    from tests.delivery.redis_server import running
+
+    stores: dict[str, Store] = {}
+    for synced in _SYNCED:
+        (place / synced).mkdir()
+        server = stack.enter_context(running(place / synced, appendfsync=synced))
+        stores[synced] = from_url(server.url)
+    return stores
+
+
+def _rates(stores: dict[str, Store], place: Path, rounds: int, count: int) -> Table:
+    redis = [synced for synced in _SYNCED if synced in stores]
     rows = []
     points = []
     for threads in CONCURRENT:
@@ -150,11 +172,13 @@ def _rates(
 
         def alone(threads: int = threads, few: int = few) -> float:
             with one_commit_an_event():
-                return accepted_a_second(single, threads, max(threads, few // 4))
+                return accepted_a_second(stores["single"], threads, max(threads, few // 4))
 
         tasks: dict[str, Callable[[], float]] = {
-            "memory": lambda t=threads, n=few: accepted_a_second(memory, t, n),
-            "sqlite": lambda t=threads, n=few: accepted_a_second(file, t, n),
+            **{
+                name: lambda t=threads, n=few, s=stores[name]: accepted_a_second(s, t, n)
+                for name in ("memory", "sqlite", *redis)
+            },
             "alone": alone,
             "syncs": lambda n=few: syncs_a_second(place, max(20, n // 8)),
         }
@@ -165,6 +189,7 @@ def _rates(
                 threads,
                 spread(found["memory"]),
                 spread(found["sqlite"]),
+                *(spread(found[synced]) for synced in redis),
                 spread(found["alone"]),
                 spread(found["syncs"]),
                 ratios(found["sqlite"], found["alone"]),
@@ -176,6 +201,7 @@ def _rates(
             "concurrent",
             "memory /s",
             "SQLite /s",
+            *(_SYNCED[synced] for synced in redis),
             "SQLite, a commit an event /s",
             "the disk's syncs /s",
             "group commit gains",
@@ -184,26 +210,54 @@ def _rates(
         rows=rows,
         notes=[
             "Each thread waits for its event's answer before it puts the next; 700 B an event.",
-            "Every commit is synced (WAL, synchronous=FULL).",
+            "SQLite: every commit is synced (WAL, synchronous=FULL). Redis: appendonly, with "
+            "appendfsync always or everysec.",
         ],
         curves=[Curve("SQLite", "concurrent requests", "events a second", points)],
         title="Accepted events a second",
     )
 
 
-def _held(place: Path, short: bool) -> Table:
+def bytes_held_by_redis(store: Store) -> float:
+    """Return by how many bytes a Redis grows that has 10,000 events waiting."""
+    from second_mw.outbox.redis import RedisStore
+
+    assert isinstance(store, RedisStore)
+
+    def held() -> float:
+        return float(store._do(lambda server: server.info("memory")["used_memory_dataset"]))
+
+    before = held()
+    filled = [event(number) for number in _numbers.take(10_000)]
+    for start in range(0, 10_000, 100):
+        store.put(filled[start : start + 100])
+    grown = held() - before
+    store.purge()
+    return grown
+
+
+def _held(place: Path, stores: dict[str, Store], short: bool) -> Table:
     rounds = 1 if short else 5
+    tasks: dict[str, Callable[[], float]] = {}
+    if "always" in stores:
+        tasks["redis"] = lambda: bytes_held_by_redis(stores["always"]) / 2**20
     found = interleaved(
         rounds,
         memory=lambda: bytes_held("memory://?max=20000") / 2**20,
         sqlite=lambda: bytes_held(f"sqlite:///{place}/{uuid.uuid4().hex}.db") / 2**20,
+        **tasks,
     )
+    redis = [["Redis, the server", spread(found["redis"], " MiB")]] if tasks else []
     return Table(
         columns=["10,000 events wait", "the process grows by"],
         rows=[
             ["memory", spread(found["memory"], " MiB")],
             ["SQLite", spread(found["sqlite"], " MiB")],
+            *redis,
         ],
-        notes=["Resident memory of a process of its own; 700 B an event."],
+        notes=[
+            "Resident memory of a process of its own, or what Redis says of its data; 700 B an "
+            "event."
+        ],
         title="Memory held for 10,000 waiting events",
     )

@@ -543,6 +543,29 @@ def test_an_operator_hears_that_the_file_still_has_what_was_erased(
     assert "run BGREWRITEAOF" in caplog.text
 
 
+def test_erasing_asks_again_for_a_rewrite_that_came_too_early(
+    server: Server, opened, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = opened(server.url)
+    store.put(payloads(2))
+    answers = [redis.ResponseError("Background append only file rewriting already in progress")]
+    asked = []
+
+    def rewrite(client: redis.Redis) -> bool:
+        asked.append(client)
+        if answers:
+            raise answers.pop()
+        return True
+
+    monkeypatch.setattr(redis.Redis, "bgrewriteaof", rewrite)
+    assert store.erase(["anon_1"]) == 2
+    assert len(asked) == 2
+    answers.append(redis.ConnectionError())
+    store.put(payloads(1))
+    assert store.erase(["anon_1"]) == 1
+    assert "run BGREWRITEAOF" in caplog.text
+
+
 # Tidying
 
 
