@@ -268,7 +268,7 @@ class RedisStore:
         if self._wait:
             # On the same connection: WAIT is about the writes of the one that asks.
             pipe.execute_command("WAIT", self._wait, _WAIT_MS)
-        _, *answers = pipe.execute(raise_on_error=False)
+        answers: list[Any] = pipe.execute(raise_on_error=False)[1:]
         if self._wait:
             reached = answers.pop()
             if not isinstance(reached, int) or reached < self._wait:
