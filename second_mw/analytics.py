@@ -13,6 +13,7 @@ from second_mw import process
 from second_mw.endpoint import Endpoint
 from second_mw.errors import ConfigurationError, OutboxUnavailable, traced
 from second_mw.outbox.outbox import Outbox, open_store
+from second_mw.preferences.base import Preferences
 from second_mw.preferences.opening import open_preferences
 from second_mw.privacy.catalogue import Catalogue
 from second_mw.privacy.mode import standing
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from second_mw.wsgi import AnalyticsMiddleware as WSGIMiddleware
     from second_mw.wsgi import WSGIApp
 
-logger = logging.getLogger("second_mw")
+logger: logging.Logger = logging.getLogger("second_mw")
 
 #: Seconds after which a wrapped host's predecessor's events are looked for. Long enough for a
 #: pre-fork server that loads its app first: it forks before, and its workers look instead.
@@ -93,7 +94,7 @@ class Analytics:
         self._soon: Timer | None = None
         enabled = settings.enabled
         catalogue = settings.catalogue or Catalogue.default()
-        self.pipeline = Pipeline(
+        self.pipeline: Pipeline = Pipeline(
             settings,
             catalogue,
             settings.server_key,
@@ -108,9 +109,9 @@ class Analytics:
                 "SECOND_ANALYTICS_FORWARD is off, but nobody else can deliver from a memory:// "
                 "outbox: set SECOND_ANALYTICS_OUTBOX to sqlite:///path or redis://host:6379/0."
             )
-        self.outbox = Outbox(store, self.pipeline.added, self._woken)
+        self.outbox: Outbox = Outbox(store, self.pipeline.added, self._woken)
         # Disabled opens no file and no socket.
-        self.preferences = open_preferences(
+        self.preferences: Preferences = open_preferences(
             settings.preferences if enabled or not isinstance(settings.preferences, str) else None,
             settings.outbox if enabled else "memory://",
             _source(settings, "preferences"),
@@ -118,7 +119,7 @@ class Analytics:
         from second_mw.browser import files
 
         self._files = files(settings.client_name)
-        self.endpoint = Endpoint(settings, self.pipeline, self._tally, self._files)
+        self.endpoint: Endpoint = Endpoint(settings, self.pipeline, self._tally, self._files)
         process.enroll(self)
         if settings.disabled_by is not None:
             _say_disabled(settings)

@@ -32,7 +32,7 @@ from urllib.parse import parse_qsl
 
 from second_mw.errors import ConfigurationError
 
-logger = logging.getLogger("second_mw")
+logger: logging.Logger = logging.getLogger("second_mw")
 
 #: `PRAGMA application_id` of our files: "2mw" and a format letter, read as a number.
 APPLICATION_ID: Final = int.from_bytes(b"2mwA", "big")
@@ -182,7 +182,7 @@ class Database:
         connect: Connect = connected,
         forked: Callable[[], None] | None = None,
     ) -> None:
-        self.path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
+        self.path: Path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
         self._setting = setting
         self._read_timeout = read_timeout
         self._write_timeout = write_timeout

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from second_mw.analytics import Analytics
     from second_mw.server_code import Captured
 
-logger = logging.getLogger("second_mw")
+logger: logging.Logger = logging.getLogger("second_mw")
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 

@@ -25,7 +25,7 @@ from limits.strategies import MovingWindowRateLimiter
 from second_mw.errors import traced
 from second_mw.tally import Tally
 
-logger = logging.getLogger("second_mw")
+logger: logging.Logger = logging.getLogger("second_mw")
 
 #: Who asked last is remembered for so many users and addresses: about 10 MB at the most.
 MAX_KEYS: Final = 20_000
@@ -149,8 +149,27 @@ class Windows(Storage, MovingWindowSupport):
         return len(self._windows)
 
 
-class _Limit:
-    """One rate in one storage."""
+class _Here:
+    """One rate in this process.
+
+    Asked without the library's strategy between: its keys and checks cost 13 µs of a request's 20.
+    """
+
+    def __init__(self, rate: RateLimitItem, windows: Windows, clock: Callable[[], float]) -> None:
+        self._windows = windows
+        self._amount = rate.amount
+        self._seconds = rate.get_expiry()
+        self._clock = clock
+
+    def wait(self, key: str) -> float | None:
+        if self._windows.acquire_entry(key, self._amount, self._seconds):
+            return None
+        began, _ = self._windows.get_moving_window(key, self._amount, self._seconds)
+        return max(0.0, began + self._seconds - self._clock())
+
+
+class _Shared:
+    """One rate in a storage that other processes count in, too."""
 
     def __init__(self, rate: RateLimitItem, storage: Any, clock: Callable[[], float]) -> None:
         self._rate = rate
@@ -188,14 +207,14 @@ class Rates:
         self._clock = clock
         self._shared_again_at = 0.0
         self._warned = False
-        self._here: _Limit | None = None
-        self._shared: _Limit | None = None
+        self._here: _Here | None = None
+        self._shared: _Shared | None = None
         if rate is None:
             return
         item = parse(rate)
-        self._here = _Limit(item, windows or Windows(clock=clock), clock)
+        self._here = _Here(item, windows or Windows(clock=clock), clock)
         if shared is not None:
-            self._shared = _Limit(item, _redis(shared), time.time)
+            self._shared = _Shared(item, _redis(shared), time.time)
 
     @property
     def blocking(self) -> bool:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from second_mw.errors import Refused
 from second_mw.settings import Settings
 
-logger = logging.getLogger("second_mw")
+logger: logging.Logger = logging.getLogger("second_mw")
 
 #: Returns a request header's value by its lower-case name, None if it is absent.
 Header = Callable[[str], "str | None"]

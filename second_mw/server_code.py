@@ -32,7 +32,7 @@ from second_mw.tally import Tally
 from second_mw.user import AnalyticsUser
 from second_mw.wiring import OutboxDoor
 
-logger = logging.getLogger("second_mw")
+logger: logging.Logger = logging.getLogger("second_mw")
 
 #: On an event loop: seconds after which a preference store has failed (spec §7), and after which
 #: an outbox is not to be had.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from second_mw.privacy.catalogue import Catalogue
     from second_mw.privacy.receipt import Receipt
 
-logger = logging.getLogger("second_mw")
+logger: logging.Logger = logging.getLogger("second_mw")
 
 #: Any one of these disables analytics and wins over every argument (spec §3).
 OFF_SWITCHES: Final = ("SECOND_POSTHOG_DISABLED", "SECOND_TELEMETRY_DISABLED", "DO_NOT_TRACK")

@@ -30,7 +30,7 @@ from second_mw.errors import ClientDisconnected, Refused
 from second_mw.resolver import Resolver, UserCallable
 from second_mw.wiring import Wiring
 
-logger = logging.getLogger("second_mw")
+logger: logging.Logger = logging.getLogger("second_mw")
 
 Environ: TypeAlias = dict[str, Any]
 StartResponse: TypeAlias = Callable[..., Any]

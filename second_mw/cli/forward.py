@@ -30,7 +30,7 @@ DESCRIPTION: Final = (
     "finished first. Exit code 1 if --once leaves events waiting."
 )
 
-logger = logging.getLogger("second_mw")
+logger: logging.Logger = logging.getLogger("second_mw")
 
 #: Seconds between two looks of a terminal, and between two lines of a log.
 _TICK: Final = 0.5

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 from second_mw import process
 from second_mw.analytics import Analytics
 
-logger = logging.getLogger("second_mw")
+logger: logging.Logger = logging.getLogger("second_mw")
 
 
 class Row(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any
 
 from second_mw.user import AnalyticsUser
 
-logger = logging.getLogger("second_mw")
+logger: logging.Logger = logging.getLogger("second_mw")
 
 
 def signed_in(found: Any) -> Any:

@@ -20,7 +20,7 @@ from second_mw.forwarder.retry import BETWEEN_ROUNDS, backoff
 from second_mw.forwarder.verdicts import DELIVERED, Ruling, ruling_of_absence
 from second_mw.outbox.base import Entry, Store
 
-logger = logging.getLogger("second_mw")
+logger: logging.Logger = logging.getLogger("second_mw")
 
 #: By so much is what travels together divided with each round that failed.
 _SHARE_OF_A_ROUND: Final = 10

@@ -29,7 +29,7 @@ from second_mw.forwarder.v1 import V1
 from second_mw.outbox.base import Counts, Entry, Store
 from second_mw.settings import Settings
 
-logger = logging.getLogger("second_mw")
+logger: logging.Logger = logging.getLogger("second_mw")
 
 _CODECS: Final[dict[str, Callable[..., Codec]]] = {"v0": V0, "v1": V1}
 #: After something unexpected in the dispatcher (a store that fails), before it looks again.

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-logger = logging.getLogger("second_mw")
+logger: logging.Logger = logging.getLogger("second_mw")
 
 #: One line a minute and reason: a loss must be seen, and must not bury the log.
 _LOG_EVERY: Final = 60.0
@@ -35,8 +35,8 @@ class Ledger:
         self._lock = threading.RLock()
         self._unlogged: Counter[str] = Counter()
         self._logged_at: dict[str, float] = {}
-        self.forwarded = 0
-        self.retried = 0
+        self.forwarded: int = 0
+        self.retried: int = 0
         self.dead: Counter[str] = Counter()
         self.latency: float | None = None
         self.last_success: float | None = None

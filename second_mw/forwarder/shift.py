@@ -44,10 +44,10 @@ class Shift:
         self.over = False
         #: Whether the dispatcher may lease; a forwarder that finishes settles what it has.
         self.leases = True
-        self.to_dispatch = threading.Condition(lock)
-        self.to_send = threading.Condition(lock)
+        self.to_dispatch: threading.Condition = threading.Condition(lock)
+        self.to_send: threading.Condition = threading.Condition(lock)
         #: Something was settled, or the shift's end has come into sight.
-        self.changed = threading.Condition(lock)
+        self.changed: threading.Condition = threading.Condition(lock)
 
     @property
     def alive(self) -> bool:

@@ -27,7 +27,7 @@ from second_mw.inbox.store import MAX_BYTES, MAX_EVENTS, MAX_EXCERPT, Asked, Cou
 from second_mw.inbox.view import shown
 from second_mw.payload import rfc3339
 
-logger = logging.getLogger("second_mw.inbox")
+logger: logging.Logger = logging.getLogger("second_mw.inbox")
 
 PORT: Final = 8765
 LOOPBACK: Final = "127.0.0.1"
@@ -411,9 +411,9 @@ class InboxServer:
         address, number = bound.getsockname()[:2]
         guard = Guard(address, allow_hosts)
         self.port: int = number
-        self.url = f"http://{_reachable(address)}:{number}"
+        self.url: str = f"http://{_reachable(address)}:{number}"
         #: Whether others than this machine can reach it.
-        self.is_open = guard.open_to_network
+        self.is_open: bool = guard.open_to_network
         try:
             self._store = Store(
                 Path(db) if db is not None else None, max_events=max_events, max_bytes=max_bytes

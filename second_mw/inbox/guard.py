@@ -25,7 +25,7 @@ class Guard:
     """
 
     def __init__(self, bind: str, names: Collection[str] = ()) -> None:
-        self.open_to_network = not _is_loopback(bind)
+        self.open_to_network: bool = not _is_loopback(bind)
         self._names = {name.lower() for name in names}
         if self.open_to_network:
             self._names.add(socket.gethostname().lower())

@@ -181,7 +181,7 @@ class Store:
         self._max_events = max_events
         self._max_bytes = max_bytes
         #: Notified at every change; its lock guards the connection.
-        self.changed = threading.Condition(threading.RLock())
+        self.changed: threading.Condition = threading.Condition(threading.RLock())
         self._db = _open(path)
         self.epoch: str
         self._version: int

@@ -16,7 +16,7 @@ from second_mw.errors import ConfigurationError
 from second_mw.outbox.base import Counts, Store
 from second_mw.payload import Payload, finish
 
-logger = logging.getLogger("second_mw")
+logger: logging.Logger = logging.getLogger("second_mw")
 
 
 class Outbox:

@@ -34,7 +34,7 @@ from second_mw.outbox.base import Counts, DeadLetter, Entry
 from second_mw.outbox.writer import Job, Writer
 from second_mw.payload import Payload
 
-logger = logging.getLogger("second_mw")
+logger: logging.Logger = logging.getLogger("second_mw")
 
 MAX_EVENTS: Final = 2_000_000
 #: Bytes of what waits, indices and page slack not counted.

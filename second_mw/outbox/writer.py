@@ -17,7 +17,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from second_mw.errors import OutboxUnavailable
 
-logger = logging.getLogger("second_mw")
+logger: logging.Logger = logging.getLogger("second_mw")
 
 T = TypeVar("T")
 Work = Callable[[T], Any]
@@ -38,7 +38,7 @@ class Job(Generic[T]):
     __slots__ = ("error", "future", "result", "work")
 
     def __init__(self, work: Work[T]) -> None:
-        self.work = work
+        self.work: Work[T] = work
         self.future: Future[Any] = Future()
         self.result: Any = None
         self.error: OutboxUnavailable | None = None

@@ -15,7 +15,7 @@ from typing import Final
 from second_mw.errors import ConfigurationError, PreferencesUnavailable
 from second_mw.user import Choice
 
-logger = logging.getLogger("second_mw")
+logger: logging.Logger = logging.getLogger("second_mw")
 
 #: An error of the host's is logged once in so many seconds.
 _LOG_EVERY: Final = 60.0

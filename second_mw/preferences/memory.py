@@ -16,7 +16,7 @@ from typing import Final
 from second_mw.errors import ConfigurationError, PreferencesUnavailable
 from second_mw.user import Choice
 
-logger = logging.getLogger("second_mw")
+logger: logging.Logger = logging.getLogger("second_mw")
 
 #: Choices kept; a further user's is refused (503), never taken in silence.
 MAX_CHOICES: Final = 100_000

@@ -17,7 +17,7 @@ from second_mw.errors import PreferencesUnavailable, traced
 from second_mw.outbox.redis import TAG, place_of
 from second_mw.user import Choice
 
-logger = logging.getLogger("second_mw")
+logger: logging.Logger = logging.getLogger("second_mw")
 
 _KEY: Final = f"{TAG}:preferences"
 #: Seconds. Below the 250 ms after which a store counts as failed.

@@ -17,7 +17,7 @@ from second_mw.database import Connect, Database, connected, file_of
 from second_mw.errors import ConfigurationError, PreferencesUnavailable
 from second_mw.user import Choice
 
-logger = logging.getLogger("second_mw")
+logger: logging.Logger = logging.getLogger("second_mw")
 
 #: Seconds. Below the 250 ms after which a store counts as failed.
 _READ_TIMEOUT: Final = 0.2

@@ -28,7 +28,7 @@ from second_mw.privacy.sanitize import (
     clean_text,
 )
 
-logger = logging.getLogger("second_mw")
+logger: logging.Logger = logging.getLogger("second_mw")
 
 #: One short machine word (spec §8); nothing with white space, nothing with an `@`.
 _MACHINE_LABEL = re.compile(r"[A-Za-z0-9][\w.:/+-]{0,63}", re.ASCII)
@@ -77,16 +77,16 @@ class Rulebook:
         templates: routes.Templates | None = None,
     ) -> None:
         self.catalogue = catalogue
-        self.drops_undeclared = undeclared == "drop"
-        self.coarse = precision == "coarse"
+        self.drops_undeclared: bool = undeclared == "drop"
+        self.coarse: bool = precision == "coarse"
         self.templates = templates
-        self.words = catalogue.words
+        self.words: frozenset[str] = catalogue.words
         self._declared = {
             event.name: {key: _declared_key(key, kind) for key, kind in event.properties.items()}
             for event in catalogue
         }
         #: Event → keys that tell neither its mode nor its workspace.
-        self.silent = {
+        self.silent: dict[str, set[str]] = {
             event.name: {key for key in event.properties if names.bare_form(key) not in _TELLING}
             for event in catalogue
         }
@@ -181,7 +181,7 @@ class Anonymizer(Walk):
     ) -> None:
         super().__init__(event, rules.templates, lines)
         self._rules = rules
-        self.drops_undeclared = rules.drops_undeclared
+        self.drops_undeclared: bool = rules.drops_undeclared
         self._user = user
         self._named = identities.NOBODY
         #: What the event's own Ident properties named, once `properties` has run.

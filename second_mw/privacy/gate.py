@@ -62,7 +62,7 @@ class Wanted:
     """
 
     def __init__(self, needles: Iterable[Needle]) -> None:
-        self.needles = tuple(dict.fromkeys(needles))
+        self.needles: tuple[Needle, ...] = tuple(dict.fromkeys(needles))
         #: As they stand in JSON, where a quotation mark has a backslash before it.
         self._spelled = [(_spelled(needle.text), needle) for needle in self.needles]
         self._bare = frozenset(needle.text.replace("-", "") for needle in self.needles)

@@ -36,7 +36,7 @@ from second_mw.settings import Settings
 from second_mw.user import AnalyticsUser
 from second_mw.version import VERSION
 
-logger = logging.getLogger("second_mw")
+logger: logging.Logger = logging.getLogger("second_mw")
 
 #: A timestamp further ahead or back is not believed (spec §4).
 MAX_AHEAD: Final = timedelta(minutes=5)
@@ -155,7 +155,7 @@ class Pipeline:
         # What it skips over, coarse numbers need.
         self._quick = Quick(self._rules) if settings.precision == "exact" else None
         self._gate = Gate(catalogue, templates.names if templates is not None else frozenset())
-        self.added = added_properties(settings)
+        self.added: dict[str, Any] = added_properties(settings)
         self._added_anonymized = _encode(
             {"anonymized": True, "analytics_consent_version": 1, **self.added}
         )

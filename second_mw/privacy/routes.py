@@ -176,7 +176,7 @@ class Templates:
         compiled = [(_named(template), _pattern(template), template) for template in templates]
         compiled.sort(key=lambda entry: (-_fixed(entry[2]), entry[0]))
         #: The shapes that can come of these routes.
-        self.names = frozenset(name for name, _, _ in compiled)
+        self.names: frozenset[str] = frozenset(name for name, _, _ in compiled)
         # A host has hundreds of routes, and few under one first word.
         self._open: list[_Template] = []
         self._under: dict[str, list[_Template]] = {_first(name): [] for name in self.names}
