@@ -50,7 +50,7 @@ class Windows(Storage, MovingWindowSupport):
         clock: seconds, of the same kind that the limiter compares with.
     """
 
-    STORAGE_SCHEME = None
+    STORAGE_SCHEME: list[str] | None = None
 
     def __init__(
         self,

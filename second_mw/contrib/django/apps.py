@@ -9,9 +9,9 @@ from django.core.checks import register
 class SecondAnalyticsConfig(AppConfig):  # type: ignore[misc] # Django has no types
     """`"second_mw.contrib.django"` in `INSTALLED_APPS`."""
 
-    name = "second_mw.contrib.django"
-    label = "second_analytics"
-    verbose_name = "Second analytics"
+    name: str = "second_mw.contrib.django"
+    label: str = "second_analytics"
+    verbose_name: str = "Second analytics"
 
     def ready(self) -> None:
         """Register the system checks."""

@@ -10,7 +10,7 @@ from django.utils.safestring import SafeString, mark_safe
 from second_mw.contrib.django import get_analytics, user_of
 from second_mw.contrib.visitors import user_for_page
 
-register = template.Library()
+register: template.Library = template.Library()
 
 
 @register.simple_tag(takes_context=True)  # type: ignore[untyped-decorator]
