@@ -36,7 +36,7 @@ from second_mw.settings import Settings
 from second_mw.tally import Tally
 from second_mw.user import AnalyticsUser, Choice
 
-logger = logging.getLogger("second_mw")
+logger: logging.Logger = logging.getLogger("second_mw")
 
 MAX_BATCH: Final = 100
 #: A preference is a few words.
@@ -47,6 +47,9 @@ _UUID = re.compile(
 _CHARSET = re.compile(r"""charset\s*=\s*["']?([^\s;"']+)""", re.IGNORECASE)
 _UTF8: Final = frozenset({"utf-8", "utf8", "us-ascii"})
 _GZIP: Final = frozenset({"gzip", "x-gzip"})
+#: Clients write a few content types; what they cost to read is paid once, unless one is made up.
+_MAX_TYPES: Final = 64
+_LONGEST_TYPE: Final = 100
 _ENCODINGS: Final = _GZIP | {"identity", ""}
 _encode = msgspec.json.Encoder().encode
 
@@ -59,7 +62,7 @@ class Request(NamedTuple):
 
     Args:
         method: in upper case.
-        header: returns a header's value by its lower-case name.
+        header: returns a header's value by its lower-case name, which is one of `READ_HEADERS`.
         scheme, host: as the server saw them; the host with its port.
         query: the query string, without its `?`.
         peer: the address that the server saw, None if it saw none (a Unix socket).
@@ -79,6 +82,24 @@ class Answer(NamedTuple):
     status: int
     headers: list[tuple[str, str]]
     body: bytes = b""
+
+
+#: Every header that is read here or in `origin`: an adapter may leave all others alone.
+READ_HEADERS: Final = (
+    "access-control-request-method",
+    "content-encoding",
+    "content-type",
+    "dnt",
+    "if-none-match",
+    "origin",
+    "referer",
+    "sec-fetch-site",
+    "sec-gpc",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+)
 
 
 # What a route can need
@@ -158,6 +179,7 @@ class Endpoint:
         self._tally = tally
         self._origins = Origins(settings)
         self._is_limited = settings.enabled and settings.rate is not None
+        self._need_event = NeedBody(settings.max_body)
         self._said: set[str] = set()
         prefix = settings.prefix
         #: Path below the mount → route. Exactly these are ours (spec §2).
@@ -193,16 +215,16 @@ class Endpoint:
                 raise
             except Exception as error:
                 answer = self._refusal(_failed(error))
-            if not answer.headers and not cors:
-                # The answer to nearly every event; the adapters know its headers by heart.
-                return Answer(answer.status, COMMON_HEADERS)
+            if answer is _NOTHING_TO_SAY and not cors:
+                # The answer to nearly every event; the adapters know it by heart.
+                return ACCEPTED
             return answer._replace(headers=[*COMMON_HEADERS, *answer.headers, *cors])
 
         return guarded
 
     def _check_origin(self, request: Request) -> None:
         # text/plain is the one type taken that another site can send without a preflight.
-        simple = request.method == "POST" and _media_type(request) == "text/plain"
+        simple = request.method == "POST" and _content_type(request).media == "text/plain"
         self._origins.check(request.header, request.scheme, request.host, simple=simple)
 
     def _refusal(self, refused: Refused) -> Answer:
@@ -221,7 +243,7 @@ class Endpoint:
     # Who asks
 
     def _user(self, request: Request) -> Generator[Need, Any, AnalyticsUser]:
-        user = yield NeedUser()
+        user = yield _NEED_USER
         if user is None:
             address = self._origins.address(request.header, request.peer)
             if address is not None and self._is_limited:
@@ -270,17 +292,11 @@ class Endpoint:
             except Exception as error:
                 # Whatever is unknown means anonymized (spec §7).
                 choice = STORE_FAILED
+                self._tally.add("preferences_failed")
                 self._say_once("the preference store failed, so users are anonymized", error)
-        where = standing(
-            self._settings,
-            user,
-            choice,
-            gpc=_says_yes(request.header("sec-gpc")),
-            dnt=_says_yes(request.header("dnt")),
-        )
-        if choice == STORE_FAILED:
-            self._tally.add("preferences_failed")
-        return where, choice if isinstance(choice, Choice) else Choice()
+        gpc, dnt = request.header("sec-gpc"), request.header("dnt")
+        where = standing(self._settings, user, choice, gpc=_says_yes(gpc), dnt=_says_yes(dnt))
+        return where, choice if isinstance(choice, Choice) else _NO_CHOICE
 
     # POST {prefix}/capture
 
@@ -288,9 +304,9 @@ class Endpoint:
         _check_media_type(request, "application/json", "text/plain")
         user = yield from self._onboarded_user(request)
         if not self._settings.enabled:
-            return Answer(204, [])
+            return _NOTHING_TO_SAY
         yield from self._count("events", self._pipeline.user_key(user.id))
-        body = yield from self._json_body(request, self._settings.max_body)
+        body = self._json(request, (yield self._need_event), self._settings.max_body)
         if not isinstance(body, dict):
             raise Refused("invalid_payload")
         if "batch" in body and "event" not in body:
@@ -299,10 +315,11 @@ class Endpoint:
         where, _ = yield from self._standing(request, user)
         if not where.shares:
             self._tally.add("suppressed")
-            return Answer(204, [])
+            return _NOTHING_TO_SAY
         finished = self._finished(posted, user, where)
         yield from self._put([finished])
-        return Answer(204, self._debug_headers([finished]))
+        said = self._debug_headers([finished])
+        return Answer(204, said) if said else _NOTHING_TO_SAY
 
     def _batch(self, request: Request, user: AnalyticsUser, batch: object) -> Steps:
         if not isinstance(batch, list) or not 1 <= len(batch) <= MAX_BATCH:
@@ -310,7 +327,7 @@ class Endpoint:
         where, _ = yield from self._standing(request, user)
         if not where.shares:
             self._tally.add("suppressed", len(batch))
-            return Answer(204, [])
+            return _NOTHING_TO_SAY
         results: dict[str, dict[str, str]] = {}
         accepted: list[Finished] = []
         for item in batch:
@@ -331,8 +348,7 @@ class Endpoint:
         headers = [("Content-Type", "application/json"), *self._debug_headers(accepted)]
         return Answer(200, headers, _encode({"results": results}))
 
-    def _json_body(self, request: Request, limit: int) -> Generator[Need, Any, Any]:
-        body = yield NeedBody(limit)
+    def _json(self, request: Request, body: bytes, limit: int) -> Any:
         encoding = request.header("content-encoding")
         if encoding is not None and encoding.strip().lower() in _GZIP:
             body = inflated(body, limit)
@@ -406,7 +422,8 @@ class Endpoint:
         _check_media_type(request, "application/json")
         if not user.onboarded:
             raise Refused("not_onboarded")
-        wanted = _wanted_choice((yield from self._json_body(request, _MAX_CHOICE_BODY)))
+        body = yield NeedBody(_MAX_CHOICE_BODY)
+        wanted = _wanted_choice(self._json(request, body, _MAX_CHOICE_BODY))
         self._check_choice(request, user, wanted)
         _, choice = yield from self._standing(request, user)
         choice = Choice(
@@ -466,9 +483,9 @@ class Endpoint:
         _check_media_type(request, "application/json")
         user = yield from self._onboarded_user(request)
         if not self._settings.enabled:
-            return Answer(204, [])
+            return _NOTHING_TO_SAY
         yield from self._count("events", self._pipeline.user_key(user.id))
-        body = yield from self._json_body(request, _MAX_CHOICE_BODY)
+        body = self._json(request, (yield NeedBody(_MAX_CHOICE_BODY)), _MAX_CHOICE_BODY)
         if not isinstance(body, dict):
             raise Refused("invalid_payload")
         workspace = workspace_named({"workspace_id": body.get("workspaceId")}, user)
@@ -476,7 +493,7 @@ class Endpoint:
         if where.mode == "identified" and where.shares:
             finished = self._pipeline.identify(user, workspace)
             yield from self._put([finished])
-        return Answer(204, [])
+        return _NOTHING_TO_SAY
 
     def _identify_now(
         self, user: AnalyticsUser, workspace: str | None
@@ -512,6 +529,14 @@ class Endpoint:
 _IMMUTABLE: Final = "public, max-age=31536000, immutable"
 COMMON_HEADERS: Final = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
 
+# What nearly every event needs and is answered is made once.
+_NEED_USER: Final = NeedUser()
+_NO_CHOICE: Final = Choice()
+#: A route's own 204, without a header of its own.
+_NOTHING_TO_SAY: Final = Answer(204, [])
+#: The same as it leaves.
+ACCEPTED: Final = Answer(204, COMMON_HEADERS)
+
 
 # What server code and the endpoint have in common
 
@@ -535,6 +560,8 @@ def payloads_of(events: Sequence[Finished]) -> list[Payload]:
 
     PostHog has been told of nobody before the put, so each event of a new person brings one.
     """
+    if len(events) == 1:
+        return events[0].payloads
     payloads: list[Payload] = []
     said: set[tuple[str, bytes]] = set()
     for payload in (payload for event in events for payload in event.payloads):
@@ -550,6 +577,8 @@ def payloads_of(events: Sequence[Finished]) -> list[Payload]:
 def settle(events: Sequence[Finished], on_receipt: Callable[[Receipt], object] | None) -> None:
     """Do what follows once the outbox has the events."""
     for event in events:
+        if event.taken is None and event.receipt is None:
+            continue
         try:
             if event.taken is not None:
                 event.taken()
@@ -627,20 +656,42 @@ def _result_key(item: object) -> str:
     return uuid if isinstance(uuid, str) and _UUID.fullmatch(uuid) else str(uuids.uuid4())
 
 
-def _media_type(request: Request) -> str:
-    return (request.header("content-type") or "").partition(";")[0].strip().lower()
+class _ContentType(NamedTuple):
+    """What a Content-Type says: the type in lower case, and whether we read its charset."""
+
+    media: str
+    is_utf8: bool
+
+
+#: Content-Type as it was written → what it says.
+_types: dict[str, _ContentType] = {}
+
+
+def _content_type(request: Request) -> _ContentType:
+    written = request.header("content-type") or ""
+    known = _types.get(written)
+    if known is None:
+        charset = _CHARSET.search(written)
+        known = _ContentType(
+            written.partition(";")[0].strip().lower(),
+            charset is None or charset[1].lower() in _UTF8,
+        )
+        if len(written) <= _LONGEST_TYPE:
+            if len(_types) >= _MAX_TYPES:
+                _types.clear()
+            _types[written] = known
+    return known
 
 
 def _check_media_type(
     request: Request, *allowed: Literal["application/json", "text/plain"]
 ) -> None:
-    content_type = request.header("content-type") or ""
-    charset = _CHARSET.search(content_type)
-    encoding = (request.header("content-encoding") or "identity").strip().lower()
+    media, is_utf8 = _content_type(request)
+    encoding = request.header("content-encoding")
     if (
-        _media_type(request) not in allowed
-        or (charset is not None and charset[1].lower() not in _UTF8)
-        or encoding not in _ENCODINGS
+        media not in allowed
+        or not is_utf8
+        or (encoding is not None and encoding.strip().lower() not in _ENCODINGS)
     ):
         raise Refused("unsupported_media_type")
 

@@ -70,8 +70,8 @@ def rfc3339(moment: datetime) -> str:
     >>> rfc3339(datetime(2026, 11, 24, 4, 3, 0, 123456, tzinfo=timezone.utc))
     '2026-11-24T04:03:00.123Z'
     """
-    utc = moment.astimezone(timezone.utc)
-    return f"{utc:%Y-%m-%dT%H:%M:%S}.{utc.microsecond // 1000:03d}Z"
+    # A format string costs ten times as much; what is cut off is always "+00:00".
+    return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def joined(first: bytes, second: bytes) -> bytes:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any, Final, TypeAlias
 
 from second_mw.errors import Refused
 from second_mw.user import AnalyticsUser
 
-logger = logging.getLogger("second_mw")
+logger: logging.Logger = logging.getLogger("second_mw")
 
 #: Given environ or scope, says who the user is.
 UserCallable: TypeAlias = Callable[[Any], Any]
@@ -36,8 +36,7 @@ class Resolver:
         if user is not None and not callable(user):
             raise TypeError("user must be a callable that takes environ or scope")
         self._user = user or _left_by_host
-        self._is_async = _is_async(self._user)
-        self._inline = user is None or not blocks
+        self._at_once = user is None or not blocks or _is_async(self._user)
         # asgiref's bridge, made with the first request that needs it.
         self._threaded: Callable[[Any], Awaitable[Any]] | None = None
 
@@ -55,18 +54,27 @@ class Resolver:
         except Exception as error:
             raise _failure(error) from None
 
-    async def awaited(self, scope: MutableMapping[str, Any]) -> AnalyticsUser | None:
-        """Return the user of an ASGI request.
+    def begun(
+        self, scope: MutableMapping[str, Any]
+    ) -> AnalyticsUser | Coroutine[Any, Any, AnalyticsUser | None] | None:
+        """Return the user of an ASGI request if that is known at once, or else a coroutine of it.
 
         Raises:
             Refused: `user_lookup_failed`.
         """
         try:
-            if self._is_async or self._inline:
-                found = self._user(scope)
-            else:
-                found = await self._in_thread(scope)
-            if inspect.isawaitable(found):
+            found = self._user(scope) if self._at_once else self._in_thread(scope)
+            if found.__class__ is AnalyticsUser or found is None:
+                user: AnalyticsUser | None = found
+                return user
+            return self._awaited(found)
+        except Exception as error:
+            raise _failure(error) from None
+
+    async def _awaited(self, found: Any) -> AnalyticsUser | None:
+        try:
+            # A thread may bring something to await, too.
+            while inspect.isawaitable(found):
                 found = await found
             return _checked(found)
         except Exception as error:

@@ -1,15 +1,18 @@
 """What the endpoint's benchmark serves, in processes of their own, and the sink that counts.
 
 `python -m tests.benchmarks._servers sink` or `… uvicorn KIND SINK_URL` print their port. Under
-gunicorn the WSGI apps are made by `wsgi_app(KIND, SINK_URL)`.
+gunicorn the WSGI apps are made by `wsgi_app(KIND, SINK_URL)`. Every app has a path `/flush`, which
+is answered once its client has sent what waits.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
@@ -39,8 +42,23 @@ async def noop(scope: Any, receive: Any, send: Any) -> None:
     """Read the body and answer 204: what no endpoint can do without."""
     while (await receive()).get("more_body"):
         pass
+    await _answer_204(send)
+
+
+async def _answer_204(send: Any) -> None:
     await send({"type": "http.response.start", "status": 204, "headers": []})
     await send({"type": "http.response.body", "body": b""})
+
+
+def _flushing(flush: Callable[[], object]) -> Any:
+    """Return a host that sends what waits when it is asked to."""
+
+    async def host(scope: Any, receive: Any, send: Any) -> None:
+        if scope.get("path") == "/flush":
+            await asyncio.to_thread(flush)
+        await noop(scope, receive, send)
+
+    return host
 
 
 def _number_of(scope: Any) -> bytes:
@@ -62,9 +80,11 @@ def asgi_app(kind: str, sink: str) -> Any:
     async def user_awaited(scope: Any) -> AnalyticsUser:
         return user_of(_number_of(scope))
 
+    ours = analytics(sink)
+    host = _flushing(ours.flush)
     if kind == "async":
-        return analytics(sink).asgi(noop, user=user_awaited)
-    return analytics(sink).asgi(noop, user=user, user_blocks=kind == "thread")
+        return ours.asgi(host, user=user_awaited)
+    return ours.asgi(host, user=user, user_blocks=kind == "thread")
 
 
 def _posthog(sink: str) -> Any:
@@ -89,7 +109,16 @@ def _starlette_with_posthog(sink: str) -> Any:
         )
         return Response(status_code=204)
 
-    return Starlette(routes=[Route("/api/analytics/capture", capture, methods=["POST"])])
+    async def flush(request: Any) -> Response:
+        await asyncio.to_thread(client.flush)
+        return Response(status_code=204)
+
+    return Starlette(
+        routes=[
+            Route("/api/analytics/capture", capture, methods=["POST"]),
+            Route("/flush", flush, methods=["POST"]),
+        ]
+    )
 
 
 # WSGI
@@ -106,9 +135,14 @@ def wsgi_app(kind: str, sink: str) -> Any:
         return wsgi_noop
     if kind == "posthog":
         return _flask_with_posthog(sink)
-    return analytics(sink).wsgi(
-        wsgi_noop, user=lambda environ: user_of(environ.get("HTTP_X_USER", "0"))
-    )
+    ours = analytics(sink)
+
+    def host(environ: Any, start_response: Any) -> Any:
+        if environ["PATH_INFO"] == "/flush":
+            ours.flush()
+        return wsgi_noop(environ, start_response)
+
+    return ours.wsgi(host, user=lambda environ: user_of(environ.get("HTTP_X_USER", "0")))
 
 
 def _flask_with_posthog(sink: str) -> Any:
@@ -124,6 +158,11 @@ def _flask_with_posthog(sink: str) -> Any:
         client.capture(
             event["event"], distinct_id=user.id, properties=event["properties"], uuid=event["uuid"]
         )
+        return "", 204
+
+    @app.post("/flush")
+    def flush() -> Any:
+        client.flush()
         return "", 204
 
     return app

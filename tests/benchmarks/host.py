@@ -28,7 +28,7 @@ def measure(short: bool) -> Table:
     with ExitStack() as stack:
         hole = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=128))
         url = f"http://127.0.0.1:{hole.getsockname()[1]}"
-        ports = {kind: _serve(stack, "uvicorn", kind, url) for kind in ("no-op", "inline")}
+        ports = {kind: _serve(stack, "uvicorn", kind, url).port for kind in ("no-op", "inline")}
 
         def p99(kind: str) -> float:
             return asyncio.run(_beside(ports[kind], seconds, rate))
