@@ -50,7 +50,7 @@ from second_mw.outbox.writer import Job, Writer
 from second_mw.payload import Payload
 from second_mw.settings import masked
 
-logger = logging.getLogger("second_mw")
+logger: logging.Logger = logging.getLogger("second_mw")
 
 TAG: Final = "{second_mw}"
 GROUP: Final = "forwarders"
@@ -74,6 +74,8 @@ _LONGEST_HOLD: Final = 7 * 86_400
 _QUEUED_FOR: Final = 3.0
 #: Bytes of puts that may be in the queue.
 _QUEUED_BYTES: Final = 64 * 1024**2
+#: Bytes of payloads that Redis takes in one transaction.
+_TOGETHER: Final = 256 * 1024
 _AN_HOUR: Final = 3_600.0
 #: What can happen on the way to Redis.
 _FAILURES: Final = (RedisError, RedisClusterException, OSError)
@@ -261,20 +263,31 @@ class RedisStore:
 
     def _ran(self, puts: list[_Put]) -> list[Any]:
         pipe = self._server().pipeline(transaction=False)
-        # Said once a pipeline: Redis reads 16 KB at a time, and syncs its file each time.
         pipe.execute_command("SCRIPT LOAD", scripts.PUT)
-        for put in puts:
-            pipe.evalsha(_PUT_SHA, len(_KEYS), *_KEYS, *put.arguments)
+        groups = list(_grouped(puts))
+        for group in groups:
+            # Together, because Redis else syncs its file after each 16 KB that it has read.
+            pipe.execute_command("MULTI")
+            for put in group:
+                pipe.evalsha(_PUT_SHA, len(_KEYS), *_KEYS, *put.arguments)
+            pipe.execute_command("EXEC")
         if self._wait:
             # On the same connection: WAIT is about the writes of the one that asks.
             pipe.execute_command("WAIT", self._wait, _WAIT_MS)
-        answers: list[Any] = pipe.execute(raise_on_error=False)[1:]
+        said: list[Any] = pipe.execute(raise_on_error=False)
         if self._wait:
-            reached = answers.pop()
+            reached = said.pop()
             if not isinstance(reached, int) or reached < self._wait:
                 self._warn("fewer than %d replicas have what was put: refused", self._wait)
                 # Kept here, perhaps not there: not to be promised. The same uuid comes again.
                 return [OutboxUnavailable("store_failed")] * len(puts)
+        answers: list[Any] = []
+        at = 1
+        for group in groups:
+            at += 2 + len(group)
+            # An answer for each, or what went wrong with all of them.
+            done = said[at - 1]
+            answers += done if isinstance(done, list) else [done] * len(group)
         for failed in (answer for answer in answers if isinstance(answer, Exception)):
             self._let_go(failed)
         return answers
@@ -664,6 +677,19 @@ class _Piece(NamedTuple):
         if newest_first:
             return server.xrevrange(key, max=high, min=low, count=most)
         return server.xrange(key, min=low, max=high, count=most)
+
+
+def _grouped(puts: list[_Put]) -> Iterator[list[_Put]]:
+    """Yield puts in groups that hold up Redis for some milliseconds, and no longer."""
+    group: list[_Put] = []
+    size = 0
+    for put in puts:
+        if group and size + put.size > _TOGETHER:
+            yield group
+            group, size = [], 0
+        group.append(put)
+        size += put.size
+    yield group
 
 
 def _answered(answer: int | OutboxUnavailable) -> Future[int]:

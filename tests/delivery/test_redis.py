@@ -386,6 +386,31 @@ def test_two_stores_lease_nothing_twice(server: Server, opened) -> None:
     assert len(found[0]) + len(found[1]) == len({*found[0], *found[1]}) == 400
 
 
+@pytest.mark.parametrize("together", [1, 3 * payload(0).size, 10**6])
+def test_puts_that_gathered_are_each_kept_whole_or_refused(
+    together: int, mortal: Server, monkeypatch: pytest.MonkeyPatch, opened
+) -> None:
+    monkeypatch.setattr(outbox, "_TOGETHER", together)
+    store = opened(f"{mortal.url}?max=30")
+    with mortal.hanging():
+        puts = [store.submit(payloads(4, start=4 * n)) for n in range(10)]
+    kept = [not each.exception(timeout=100) and each.result() == 4 for each in puts]
+    assert kept == [True] * 7 + [False] * 3
+    assert [entry.payload for entry in store.peek(40)] == payloads(28)
+
+
+def test_a_transaction_that_is_refused_is_a_refusal_for_all_in_it(server: Server, opened) -> None:
+    with server.client() as client:
+        client.acl_setuser(
+            "no_exec", enabled=True, nopass=True, keys=["*"], categories=["+@all"],
+            commands=["-exec"],
+        )  # fmt: skip
+    store = opened(server.url.replace("//", "//no_exec:any@"))
+    puts = [store.submit([payload(n)]) for n in range(5)]
+    assert {type(each.exception(timeout=100)) for each in puts} == {OutboxUnavailable}
+    assert store.counts().accepted == 0
+
+
 def test_all_that_is_kept_lies_under_one_hash_tag(server: Server) -> None:
     with closing(Analytics(token="phc_x", host="http://127.0.0.1:9", outbox=server.url)) as here:
         ask = Wsgi(here, lambda _: ADA)
