@@ -78,6 +78,55 @@ ROUTE_WORDS: Final = frozenset(
 )
 
 
+#: Below which countries let people register: acme.co.uk is somebody's, co.uk is not.
+_SECOND_LEVELS: Final = frozenset(
+    "co com org net ac edu gov gob gouv or ne go ltd plc me sch nhs asso nom web info".split()
+)
+
+
 def is_public_mail(domain: str) -> bool:
-    """Whether many people share this mail domain, so that it says nothing of one of them."""
-    return domain in PUBLIC_MAIL or domain.partition(".")[0] in PUBLIC_MAIL_BRANDS
+    """Whether many people share this mail domain, so that it says nothing of one of them.
+
+    >>> [is_public_mail(d) for d in ("gmail.com", "yahoo.co.uk", "live.acme.example")]
+    [True, True, False]
+    """
+    if domain in PUBLIC_MAIL:
+        return True
+    brand, _, ending = domain.partition(".")
+    second, dot, top = ending.partition(".")
+    return brand in PUBLIC_MAIL_BRANDS and (
+        not dot or (second in _SECOND_LEVELS and "." not in top)
+    )
+
+
+def domains_of(domain: str) -> list[str]:
+    """Return what a user's own mail domain says of an employer: itself and those above it.
+
+    In letters and as the network spells them; nothing of a public provider's.
+
+    >>> domains_of("mail.acme.co.uk"), domains_of("gmail.com")
+    (['mail.acme.co.uk', 'acme.co.uk'], [])
+    """
+    labels = domain.split(".")
+    found: list[str] = []
+    for first in range(max(1, len(labels) - 1)):
+        own = ".".join(labels[first:])
+        below = labels[first:]
+        if first and len(below) == 2 and below[0] in _SECOND_LEVELS:
+            continue
+        if is_public_mail(own):
+            break
+        found += [own, *_respelled(own)]
+    return found
+
+
+def _respelled(domain: str) -> list[str]:
+    """Return a domain in the other spelling of its letters beyond ASCII, if it has any."""
+    try:
+        if not domain.isascii():
+            return [domain.encode("idna").decode()]
+        if "xn--" in domain:
+            return [domain.encode().decode("idna")]
+    except UnicodeError:
+        pass
+    return []

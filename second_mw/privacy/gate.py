@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -30,9 +30,15 @@ _CJK = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
 )
 _encode = msgspec.json.Encoder().encode
-#: From this many needles on, the bytes are cut into pieces of their lengths, so that an
-#: administrator of thousands of workspaces costs no more than anybody else.
+#: From this many needles on, they are looked up by their first characters, so that an
+#: administrator of thousands of workspaces costs little more than anybody else.
 _MANY: Final = 48
+_BEGINNING: Final = 4
+
+
+#: `anywhere` any occurrence counts, `alone` no letter stands next to its letters and no digit next
+#: to its digits, `whole` the value is nothing else.
+Stands = Literal["anywhere", "alone", "whole"]
 
 
 class Needle(NamedTuple):
@@ -40,15 +46,14 @@ class Needle(NamedTuple):
 
     Args:
         text: folded.
-        pattern: decides, where the text occurs, whether it stands there as a whole; None if any
-            occurrence counts.
+        stands: where it has to stand to be a hit.
         in_models: whether it is compared with models, too: not if it is nothing but family words.
         in_routes: whether it is compared with route shapes: not if it is one of their own words.
         in_numbers: whether it is an id of 5 digits or more, which numbers are compared with.
     """
 
     text: str
-    pattern: re.Pattern[str] | None
+    stands: Stands
     in_models: bool
     in_routes: bool
     in_numbers: bool
@@ -66,11 +71,17 @@ class Wanted:
         #: As they stand in JSON, where a quotation mark has a backslash before it.
         self._spelled = [(_spelled(needle.text), needle) for needle in self.needles]
         self._bare = frozenset(needle.text.replace("-", "") for needle in self.needles)
-        self._by_length: dict[int, dict[str, list[Needle]]] = {}
-        if len(self.needles) >= _MANY:
+        #: Of many, the long ones without a quotation mark by their first characters.
+        self._by_beginning: dict[str, dict[int, dict[str, list[Needle]]]] = {}
+        if len(self._spelled) >= _MANY:
+            few: list[tuple[str, Needle]] = []
             for spelled, needle in self._spelled:
-                same = self._by_length.setdefault(len(spelled), {})
-                same.setdefault(spelled, []).append(needle)
+                if len(spelled) < _BEGINNING or '"' in spelled:
+                    few.append((spelled, needle))
+                else:
+                    same = self._by_beginning.setdefault(spelled[:_BEGINNING], {})
+                    same.setdefault(len(spelled), {}).setdefault(spelled, []).append(needle)
+            self._spelled = few
 
     def is_id(self, uuid: str, distinct_id: str) -> bool:
         """Whether the payload's uuid or distinct_id is one of the needles, hyphens left out."""
@@ -80,13 +91,15 @@ class Wanted:
 
     def occurring_in(self, text: str) -> list[Needle]:
         """Return the needles that occur in a folded text, wherever they stand."""
-        if not self._by_length:
-            return [needle for spelled, needle in self._spelled if spelled in text]
-        found: list[Needle] = []
-        for length, known in self._by_length.items():
-            for start in range(len(text) - length + 1):
-                if (piece := text[start : start + length]) in known:
-                    found.extend(known[piece])
+        found = [needle for spelled, needle in self._spelled if spelled in text]
+        known = self._by_beginning
+        if known:
+            for part in text.split('"'):
+                for start in range(len(part) - _BEGINNING + 1):
+                    same = known.get(part[start : start + _BEGINNING])
+                    if same is not None:
+                        for length, spelled in same.items():
+                            found += spelled.get(part[start : start + length], ())
         return found
 
 
@@ -161,7 +174,7 @@ class Gate:
             if kind is not None and kind.name == "model":
                 needles = [needle for needle in suspects if needle.in_models]
             elif kind is not None and kind.name == "route":
-                if value in self._routes:
+                if isinstance(value, str) and value in self._routes:
                     continue
                 needles = [needle for needle in both if needle.in_routes]
             if any(_hits(needles, leaf) for leaf in _leaves(value, kind)):
@@ -177,7 +190,7 @@ class Gate:
             if name not in text and '"' not in name and "\\" not in name:
                 continue
             if len(name) >= 4 and _spelled(name) in text and name not in self._catalogue.words:
-                found.extend(_needle(name, _standing_alone(name)))
+                found.extend(_needle(name, "alone"))
         return found
 
 
@@ -192,7 +205,7 @@ def _spelled(text: str) -> str:
     return text
 
 
-def _needle(text: str, pattern: re.Pattern[str] | None) -> Iterator[Needle]:
+def _needle(text: str, stands: Stands) -> Iterator[Needle]:
     """Yield the needle of a text, none of a text without a letter or a digit."""
     if not any(map(str.isalnum, text)):
         return
@@ -201,7 +214,7 @@ def _needle(text: str, pattern: re.Pattern[str] | None) -> Iterator[Needle]:
     only_letters = "".join(words) == "".join(filter(str.isalnum, text))
     yield Needle(
         text,
-        pattern,
+        stands,
         in_models=not (words and only_letters and IN_MODELS.issuperset(words))
         and text not in IN_MODELS,
         in_routes=text not in ROUTE_WORDS,
@@ -209,8 +222,11 @@ def _needle(text: str, pattern: re.Pattern[str] | None) -> Iterator[Needle]:
     )
 
 
-def _standing_alone(text: str) -> re.Pattern[str]:
-    """Return a pattern for the text with no letter next to its letters, no digit to its digits."""
+def _pattern(needle: Needle) -> re.Pattern[str]:
+    """Return what finds a needle where it stands so; made only when its text has been found."""
+    text = needle.text
+    if needle.stands == "whole":
+        return re.compile(r"\A\s*" + re.escape(text) + r"\s*\Z")
     before = r"(?<!\d)" if text[:1].isdigit() else r"(?<![^\W\d_])"
     after = r"(?!\d)" if text[-1:].isdigit() else r"(?![^\W\d_])"
     return re.compile(before + re.escape(text) + after)
@@ -220,11 +236,11 @@ def _ids(texts: Iterable[str]) -> Iterator[Needle]:
     for raw in texts:
         text = _fold(raw).strip()
         if len(text) < 4:
-            yield from _needle(text, re.compile(r"\A\s*" + re.escape(text) + r"\s*\Z"))
+            yield from _needle(text, "whole")
         elif text.isdigit() or len(text) < 8 or text.isalpha():
-            yield from _needle(text, _standing_alone(text))
+            yield from _needle(text, "alone")
         else:
-            yield from _needle(text, None)
+            yield from _needle(text, "anywhere")
 
 
 def _of_email(email: str) -> Iterator[Needle]:
@@ -232,12 +248,12 @@ def _of_email(email: str) -> Iterator[Needle]:
     local, at, domain = address.rpartition("@")
     if not at:
         return
-    yield from _needle(address, None)
+    yield from _needle(address, "anywhere")
     for part in {local, local.split("+")[0]}:
         if len(part) >= 4:
-            yield from _needle(part, _standing_alone(part))
+            yield from _needle(part, "alone")
     if len(domain) >= 4 and not is_public_mail(domain):
-        yield from _needle(domain, _standing_alone(domain))
+        yield from _needle(domain, "alone")
 
 
 def _of_name(name: str) -> Iterator[Needle]:
@@ -248,11 +264,10 @@ def _of_name(name: str) -> Iterator[Needle]:
     parts = text.split()
     for spelling in {sep.join(parts) for sep in ("", " ", "-", "_", ".")}:
         if len(spelling) >= 2:
-            pattern = None if _CJK.search(spelling) else _standing_alone(spelling)
-            yield from _needle(spelling, pattern)
+            yield from _needle(spelling, "anywhere" if _CJK.search(spelling) else "alone")
     for part in parts:
         if len(part) >= 3:
-            yield from _needle(part, _standing_alone(part))
+            yield from _needle(part, "alone")
 
 
 def _leaves(value: Any, kind: Kind | None = None) -> Iterator[str]:
@@ -282,13 +297,18 @@ def _leaves(value: Any, kind: Kind | None = None) -> Iterator[str]:
 def _hits(needles: Iterable[Needle], raw: str) -> bool:
     if raw.startswith("\x00"):
         number = raw[1:]
-        return any(n.in_numbers and _standing_alone(n.text).search(number) for n in needles)
+        return any(
+            needle.in_numbers and needle.text in number and _pattern(needle).search(number)
+            for needle in needles
+        )
     bare = _PLACEHOLDER.sub(" ", raw)
     folded, split = _fold(bare), _fold(_UPPER_AFTER_LOWER.sub(r"\1 \2", bare))
     for needle in needles:
-        if needle.pattern is None:
+        if needle.stands == "anywhere":
             if needle.text in folded:
                 return True
-        elif needle.pattern.search(folded) or needle.pattern.search(split):
-            return True
+        elif needle.text in folded or needle.text in split:
+            pattern = _pattern(needle)
+            if pattern.search(folded) or pattern.search(split):
+                return True
     return False

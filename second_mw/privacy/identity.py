@@ -16,13 +16,14 @@ import base64
 import hashlib
 import re
 import string
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import Final, Literal
 
 import msgspec
 
-from second_mw.privacy.exempt import IN_MODELS, ROUTE_WORDS, is_public_mail
+from second_mw.privacy.exempt import IN_MODELS, ROUTE_WORDS, domains_of
 from second_mw.privacy.views import normal
 from second_mw.user import AnalyticsUser
 
@@ -40,14 +41,27 @@ _NOT_ALNUM: Final = dict.fromkeys(
     (code for code in range(128) if chr(code) not in string.ascii_letters + string.digits), None
 )
 
+#: Letters that don't decompose, as they are spelled where a keyboard has none of them; a dotless i
+#: is I in capitals, as i is.
+_SPELLED: Final = str.maketrans(
+    {"ı": "i", "ł": "l", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ħ": "h"}
+)
+#: Letters that two stand for: Müller is Mueller, and Muller.
+_UMLAUTS: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe"})
+#: A shorter id is compared as words where its own separators are left out.
+_LONG_ID: Final = 8
+#: What stands before an account's own id: `auth0|…`, `did:plc:…`.
+_ISSUED_BY: Final = re.compile(r".*[|/:]")
+#: A name of more parts than this is a sentence.
+_MOST_PARTS: Final = 8
+
 #: An event that names more things than this is nobody's product: it is compared with so many
 #: needles that all its words count as named.
 MOST_NAMED: Final = 512
-#: From this many long ids on, a text is cut into pieces of their lengths instead of being searched
-#: for each: an administrator may have thousands of workspaces.
-_MANY: Final = 32
-#: Base64 of an md5 without its signs is hardly shorter.
-_SHORTEST_DIGEST: Final = 18
+#: From this many texts on, they are looked up by their first characters instead of being searched
+#: for one by one: an administrator may have thousands of workspaces.
+_MANY: Final = 48
+_BEGINNING: Final = 4
 
 #: Where a value stands, as far as it makes a difference.
 Place = Literal["anywhere", "model", "route"]
@@ -63,8 +77,9 @@ class Identity(msgspec.Struct, frozen=True):
         names: compact texts that hit from the beginning of a word to the end of one.
         names_in_models: those of them that are not all family words of models.
         names_in_routes: those of them that are no word of route shapes.
-        digests: compact base64 of hashes of the id and the address, which hit anywhere. Hexadecimal
-            ones have a shape, as most of these have.
+        compactly: compact texts that hit anywhere, whatever separates their parts: ids of 8 or more
+            letters and digits, and base64 of hashes of the id and the address. (Hexadecimal ones
+            have a shape, as most of these have.)
         whole: ids of fewer than 4 characters, which hit as the whole value only.
         compacts: the compact forms of all these but `whole`: the cheap question.
         everything: whether any value at all is taken for identity.
@@ -75,30 +90,50 @@ class Identity(msgspec.Struct, frozen=True):
     names: tuple[str, ...] = ()
     names_in_models: tuple[str, ...] = ()
     names_in_routes: tuple[str, ...] = ()
-    digests: tuple[str, ...] = ()
+    compactly: tuple[str, ...] = ()
     whole: frozenset[str] = frozenset()
     compacts: Pieces | tuple[str, ...] = ()
     everything: bool = False
 
 
 class Pieces:
-    """Many texts to search for, by their lengths: a search costs the same however many they are."""
+    """Many texts to search for: a search costs about the same however many they are.
+
+    Args:
+        texts: compact ones, so that none goes over the end of a line.
+    """
 
     def __init__(self, texts: Iterable[str]) -> None:
-        self._texts = frozenset(texts)
-        self._lengths = sorted(set(map(len, self._texts)))
+        unique = frozenset(texts)
+        self._size = len(unique)
+        self._short = tuple(text for text in unique if len(text) < _BEGINNING)
+        #: First characters → length → texts.
+        self._by_beginning: dict[str, dict[int, set[str]]] = {}
+        for text in unique.difference(self._short):
+            same = self._by_beginning.setdefault(text[:_BEGINNING], {})
+            same.setdefault(len(text), set()).add(text)
 
     def __bool__(self) -> bool:
-        return bool(self._texts)
+        return self._size > 0
 
     def stand_in(self, text: str) -> bool:
         """Whether any of them is a part of the text."""
-        known = self._texts
-        for length in self._lengths:
-            for start in range(len(text) - length + 1):
-                if text[start : start + length] in known:
-                    return True
+        if any(short in text for short in self._short):
+            return True
+        known = self._by_beginning
+        for start in range(len(text) - _BEGINNING + 1):
+            same = known.get(text[start : start + _BEGINNING])
+            if same is not None and any(
+                text[start : start + length] in texts for length, texts in same.items()
+            ):
+                return True
         return False
+
+
+def searched(texts: Iterable[str]) -> Pieces | tuple[str, ...]:
+    """Return texts in the form in which so many are found fastest."""
+    unique = tuple(dict.fromkeys(texts))
+    return unique if len(unique) < _MANY else Pieces(unique)
 
 
 NOBODY: Final = Identity()
@@ -110,7 +145,9 @@ def folded(text: str) -> str:
     >>> folded("Ａda"), folded("José"), folded("J\u200bosé")
     ('ada', 'jose', 'jose')
     """
-    return text.lower() if text.isascii() else normal(normal(text).casefold())
+    if text.isascii():
+        return text.lower()
+    return normal(normal(text).casefold()).translate(_SPELLED)
 
 
 def compact(text: str) -> str:
@@ -142,13 +179,13 @@ class Needles:
         #: Compact form → the words that it consists of.
         self._names: dict[str, list[str]] = {}
         self._whole: set[str] = set()
-        self._digests: dict[str, None] = {}
+        self._compactly: dict[str, None] = {}
 
     def identity(self) -> Identity:
         """Return what was collected."""
         names = tuple(name for name in self._names if name not in self._exempt)
         compacts = dict.fromkeys(
-            (*map(compact, self._anywhere), *self._digits, *names, *self._digests)
+            (*map(compact, self._anywhere), *self._digits, *names, *self._compactly)
         )
         return Identity(
             tuple(self._anywhere),
@@ -156,9 +193,9 @@ class Needles:
             names,
             tuple(name for name in names if not IN_MODELS.issuperset(self._names[name])),
             tuple(name for name in names if name not in ROUTE_WORDS),
-            tuple(self._digests),
+            tuple(self._compactly),
             frozenset(self._whole - self._exempt),
-            tuple(compacts) if len(compacts) < _MANY else Pieces(compacts),
+            searched(compacts),
         )
 
     def add_id(self, text: str) -> None:
@@ -171,13 +208,26 @@ class Needles:
             self._add_words(word)
         else:
             self._anywhere[word] = None
+            self._add_compactly(compact(word))
+            issued = _ISSUED_BY.sub("", word)
+            if issued != word and len(issued) >= _LONG_ID and any(map(str.isdecimal, issued)):
+                self.add_id(issued)
+
+    def _add_compactly(self, bare: str) -> None:
+        """Take an id whose parts may be separated otherwise, or not at all."""
+        if len(bare) >= _LONG_ID and bare.isdecimal():
+            self._digits.add(bare)
+        elif len(bare) >= _LONG_ID and not bare.isalpha():
+            self._compactly[bare] = None
+        else:
+            self._add_words(bare)
 
     def add_digests_of(self, text: str) -> None:
         """Take what usual hashes make of an address or an id: it says as much as the text."""
         for name in ("md5", "sha1", "sha256"):
             digest = hashlib.new(name, text.encode(errors="replace"), usedforsecurity=False)
             encoded = base64.b64encode(digest.digest()).decode()
-            self._digests[compact(encoded.lower())] = None
+            self._compactly[compact(encoded.lower())] = None
 
     def add_email(self, text: str) -> None:
         """Take an e-mail address, its local part and, unless many share it, its domain."""
@@ -191,22 +241,43 @@ class Needles:
                 self._anywhere[f"{part}@{domain}"] = None
             if len(part) >= 4:
                 self._add_words(part)
-        if len(domain) >= 4 and not is_public_mail(domain):
-            self._add_words(domain)
+        for own in domains_of(text.rpartition("@")[2].strip().lower()):
+            if len(own) >= 4:
+                self._add_words(folded(own))
 
     def add_name(self, text: str) -> None:
-        """Take a full name and its parts."""
-        name = folded(text).strip()
+        """Take a full name and its parts, in each of its spellings."""
+        for name in _spellings(text):
+            self._add_name(name)
+
+    def _add_name(self, name: str) -> None:
         if _UNSPACED.search(name):
             joined = "".join(_NAME_PART.findall(name))
             if len(joined) >= 2:
                 self._anywhere[joined] = None
         if len(name) >= 2:
             self._add_words(name)
-        # O'Brien is also obrien, Jean-Luc also jeanluc.
+        # O'Brien is also obrien, Jean-Luc also jeanluc; J.R. is two initials.
         for part in (*_NAME_PART.findall(name), *name.split()):
-            if len(part) >= 3:
+            if len("".join(_NAME_PART.findall(part))) >= 3:
                 self._add_words(part)
+                # Ada77 is Ada.
+                for word in _WORDS.findall(part):
+                    if len(word) >= 3 and not word.isdecimal():
+                        self._add_words(word)
+        parts = [part for part in _NAME_PART.findall(name) if len(part) >= 2]
+        self._add_joined(parts)
+        if "," in name and parts:
+            self._add_joined([parts[-1], parts[0]])  # Lovelace, Ada
+
+    def _add_joined(self, parts: list[str]) -> None:
+        """Take neighbouring parts of a name as one, and first and last: titles may be left out."""
+        parts = parts[:_MOST_PARTS]
+        for first in range(len(parts) - 1):
+            for last in range(first + 1, len(parts)):
+                self._add_words("".join(parts[first : last + 1]))
+        if len(parts) > 2:
+            self._add_words(parts[0] + parts[-1])
 
     def add_value(self, text: str) -> None:
         """Take the value of an Ident property of this event, at least 4 characters long."""
@@ -223,6 +294,24 @@ class Needles:
             self._digits.add(words[0])
         elif words:
             self._names["".join(words)] = words
+
+
+def _spellings(text: str) -> Iterator[str]:
+    """Yield the folded spellings of a name: as it is, with two letters for one, without camel case.
+
+    >>> list(_spellings("Jörg Weiß")), list(_spellings("AdaLovelace"))
+    (['jorg weiss', 'joerg weiss'], ['adalovelace', 'ada lovelace'])
+    """
+    name = folded(text).strip()
+    yield name
+    if not text.isascii():
+        other = folded(unicodedata.normalize("NFKC", text).casefold().translate(_UMLAUTS)).strip()
+        if other != name:
+            yield other
+    if len(text.split()) == 1 and min(map(len, words := words_of(text)), default=0) >= 3:
+        split = " ".join(words)
+        if split != name:
+            yield split
 
 
 def identity_of(user: AnalyticsUser, exempt: frozenset[str]) -> Identity:
@@ -288,10 +377,10 @@ def stands_in(compacts: Pieces | tuple[str, ...], text: str) -> bool:
 def _holds_closely(identity: Identity, text: str, plain: str, place: Place) -> bool:
     if any(needle in plain for needle in identity.anywhere):
         return True
-    if len(plain) >= _SHORTEST_DIGEST and any(
-        needle in compact(plain) for needle in identity.digests
-    ):
-        return True
+    if identity.compactly:
+        bare = compact(plain)
+        if any(needle in bare for needle in identity.compactly):
+            return True
     if identity.digits and not identity.digits.isdisjoint(_DIGITS.findall(plain)):
         return True
     names = identity.names
