@@ -61,7 +61,7 @@ MOST_NAMED: Final = 512
 #: From this many texts on, they are looked up by their first characters instead of being searched
 #: for one by one: an administrator may have thousands of workspaces.
 _MANY: Final = 48
-_BEGINNING: Final = 4
+_FEW: Final = 24
 
 #: Where a value stands, as far as it makes a difference.
 Place = Literal["anywhere", "model", "route"]
@@ -104,29 +104,30 @@ class Pieces:
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
-        unique = frozenset(texts)
-        self._size = len(unique)
-        self._short = tuple(text for text in unique if len(text) < _BEGINNING)
+        by_length = sorted(frozenset(texts), key=len)
+        #: The shortest are searched for one by one: the others' beginnings can be the longer.
+        self._few = by_length[:_FEW]
+        many = by_length[_FEW:]
+        self._beginning = len(many[0]) if many else 1
         #: First characters → length → texts.
-        self._by_beginning: dict[str, dict[int, set[str]]] = {}
-        for text in unique.difference(self._short):
-            same = self._by_beginning.setdefault(text[:_BEGINNING], {})
+        self._many: dict[str, dict[int, set[str]]] = {}
+        for text in many:
+            same = self._many.setdefault(text[: self._beginning], {})
             same.setdefault(len(text), set()).add(text)
-
-    def __bool__(self) -> bool:
-        return self._size > 0
 
     def stand_in(self, text: str) -> bool:
         """Whether any of them is a part of the text."""
-        if any(short in text for short in self._short):
-            return True
-        known = self._by_beginning
-        for start in range(len(text) - _BEGINNING + 1):
-            same = known.get(text[start : start + _BEGINNING])
-            if same is not None and any(
-                text[start : start + length] in texts for length, texts in same.items()
-            ):
+        for few in self._few:
+            if few in text:
                 return True
+        known, size = self._many, self._beginning
+        for line in text.split("\n"):
+            for start in range(len(line) - size + 1):
+                same = known.get(line[start : start + size])
+                if same is not None and any(
+                    line[start : start + length] in texts for length, texts in same.items()
+                ):
+                    return True
         return False
 
 
