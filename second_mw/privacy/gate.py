@@ -33,7 +33,7 @@ _encode = msgspec.json.Encoder().encode
 #: From this many needles on, they are looked up by their first characters, so that an
 #: administrator of thousands of workspaces costs little more than anybody else.
 _MANY: Final = 48
-_BEGINNING: Final = 4
+_FEW: Final = 24
 
 
 #: `anywhere` any occurrence counts, `alone` no letter stands next to its letters and no digit next
@@ -72,16 +72,16 @@ class Wanted:
         self._spelled = [(_spelled(needle.text), needle) for needle in self.needles]
         self._bare = frozenset(needle.text.replace("-", "") for needle in self.needles)
         #: Of many, the long ones without a quotation mark by their first characters.
-        self._by_beginning: dict[str, dict[int, dict[str, list[Needle]]]] = {}
+        self._many: dict[str, dict[int, dict[str, list[Needle]]]] = {}
+        self._beginning = 1
         if len(self._spelled) >= _MANY:
-            few: list[tuple[str, Needle]] = []
-            for spelled, needle in self._spelled:
-                if len(spelled) < _BEGINNING or '"' in spelled:
-                    few.append((spelled, needle))
-                else:
-                    same = self._by_beginning.setdefault(spelled[:_BEGINNING], {})
-                    same.setdefault(len(spelled), {}).setdefault(spelled, []).append(needle)
-            self._spelled = few
+            ordered = sorted(self._spelled, key=lambda each: ('"' not in each[0], len(each[0])))
+            few = max(_FEW, sum('"' in spelled for spelled, _ in ordered))
+            self._spelled = ordered[:few]
+            self._beginning = min((len(spelled) for spelled, _ in ordered[few:]), default=1)
+            for spelled, needle in ordered[few:]:
+                same = self._many.setdefault(spelled[: self._beginning], {})
+                same.setdefault(len(spelled), {}).setdefault(spelled, []).append(needle)
 
     def is_id(self, uuid: str, distinct_id: str) -> bool:
         """Whether the payload's uuid or distinct_id is one of the needles, hyphens left out."""
@@ -92,11 +92,11 @@ class Wanted:
     def occurring_in(self, text: str) -> list[Needle]:
         """Return the needles that occur in a folded text, wherever they stand."""
         found = [needle for spelled, needle in self._spelled if spelled in text]
-        known = self._by_beginning
+        known, size = self._many, self._beginning
         if known:
             for part in text.split('"'):
-                for start in range(len(part) - _BEGINNING + 1):
-                    same = known.get(part[start : start + _BEGINNING])
+                for start in range(len(part) - size + 1):
+                    same = known.get(part[start : start + size])
                     if same is not None:
                         for length, spelled in same.items():
                             found += spelled.get(part[start : start + length], ())

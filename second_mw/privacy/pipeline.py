@@ -300,7 +300,7 @@ class Pipeline:
     def _uuid(self, posted: str | None, known: Known) -> str:
         if posted is None:
             return random_uuid()
-        if known.in_uuids and stands_in(known.in_uuids, posted.replace("-", "")):
+        if stands_in(known.in_uuids, posted.replace("-", "")):
             # The same on a retry, so that the event is stored once all the same.
             return self._derived("uuid", posted)
         return posted
@@ -451,9 +451,7 @@ def anonymous_id(posted: object, in_uuids: Pieces | tuple[str, ...]) -> str | No
     if not isinstance(posted, str):
         return None
     lowered = posted.lower()
-    if _ANONYMOUS_ID.fullmatch(lowered) is None or (
-        in_uuids and stands_in(in_uuids, lowered.replace("-", ""))
-    ):
+    if _ANONYMOUS_ID.fullmatch(lowered) is None or stands_in(in_uuids, lowered.replace("-", "")):
         return None
     return lowered
 
