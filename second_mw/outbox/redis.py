@@ -275,12 +275,6 @@ class RedisStore:
             # On the same connection: WAIT is about the writes of the one that asks.
             pipe.execute_command("WAIT", self._wait, _WAIT_MS)
         said: list[Any] = pipe.execute(raise_on_error=False)
-        if self._wait:
-            reached = said.pop()
-            if not isinstance(reached, int) or reached < self._wait:
-                self._warn("fewer than %d replicas have what was put: refused", self._wait)
-                # Kept here, perhaps not there: not to be promised. The same uuid comes again.
-                return [OutboxUnavailable("store_failed")] * len(puts)
         answers: list[Any] = []
         at = 1
         for group in groups:
@@ -290,6 +284,10 @@ class RedisStore:
             answers += done if isinstance(done, list) else [done] * len(group)
         for failed in (answer for answer in answers if isinstance(answer, Exception)):
             self._let_go(failed)
+        if self._wait and not (isinstance(said[-1], int) and said[-1] >= self._wait):
+            self._warn("fewer than %d replicas have what was put: refused", self._wait)
+            # Kept here, perhaps not there: not to be promised. The same uuid comes again.
+            return [OutboxUnavailable("store_failed")] * len(puts)
         return answers
 
     # Delivering
@@ -564,9 +562,9 @@ class RedisStore:
         return client.get_redis_connection(client.get_node_from_key(_KEYS[0]))
 
     def _let_go(self, error: Exception | None = None) -> None:
-        """Let go of the client: at the end, or when a cluster is not what it was."""
+        """Let go of the client: at the end, or when it is not where the master is any more."""
         client = self._client
-        if client is None or (error is not None and not hasattr(client, "get_node_from_key")):
+        if client is None or (error is not None and not _moved(client, error)):
             return
         self._client = None
         client.close()
@@ -677,6 +675,14 @@ class _Piece(NamedTuple):
         if newest_first:
             return server.xrevrange(key, max=high, min=low, count=most)
         return server.xrange(key, min=low, max=high, count=most)
+
+
+def _moved(client: Any, error: Exception) -> bool:
+    """Whether the one to ask may be another now, which a new client finds out.
+
+    The library sees that for itself where an error is the whole answer, not in a transaction's.
+    """
+    return hasattr(client, "get_node_from_key") or "read only replica" in str(error)
 
 
 def _grouped(puts: list[_Put]) -> Iterator[list[_Put]]:
