@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, str]] = {
     "export": "print what is kept about one person",
     "erase": "erase what is kept about one person",
     "docs": "print or serve the documentation",
+    "completion": "print what a shell needs to complete these commands",
 }
 
 
@@ -61,8 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def parser(named: str | None) -> argparse.ArgumentParser:
-    """Return the argument parser; only the command `named` knows its own arguments."""
+def parser(named: str | None, *, whole: bool = False) -> argparse.ArgumentParser:
+    """Return the argument parser.
+
+    Args:
+        named: the one command that knows its own arguments.
+        whole: whether all of them do.
+    """
     top = argparse.ArgumentParser(
         prog="second-mw",
         description="Privacy-first product analytics for WSGI and ASGI apps.",
@@ -71,7 +77,8 @@ def parser(named: str | None) -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"second-mw {VERSION}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name, summary in COMMANDS.items():
-        module: Any = import_module(f"{__name__}.{name}") if name == named else None
+        wanted = whole or name == named
+        module: Any = import_module(f"{__name__}.{name}") if wanted else None
         example = getattr(module, "EXAMPLE", None)
         command = commands.add_parser(
             name,

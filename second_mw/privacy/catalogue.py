@@ -89,11 +89,15 @@ _TYPES: Final[Mapping[KindName, type | tuple[type, ...]]] = {
 
 
 class _ListOf:
+    """`List[Label]` is a list of labels."""
+
     def __getitem__(self, item: Kind) -> Kind:
         return Kind("list", item=item)
 
 
 class _ObjectOf:
+    """`Object[{"width": Count}]` is an object with known fields."""
+
     def __getitem__(self, fields: Mapping[str, Kind]) -> Kind:
         return Kind("object", fields=tuple(fields.items()))
 

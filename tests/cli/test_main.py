@@ -67,3 +67,21 @@ def test_python_m_second_mw_is_the_same_command() -> None:
         timeout=60,
     )
     assert done.stdout == f"second-mw {VERSION}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_gets_every_command_and_option_to_complete(
+    shell: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(name in script for name in COMMANDS)
+    assert "--disable-telemetry" in script
+
+
+def test_completion_without_the_extra_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert main(["completion", "bash"]) == 1
+    assert "pip install 'second_mw[cli]'" in capsys.readouterr().err
