@@ -122,7 +122,7 @@ class Gate:
             *_of_email(user.email or ""),
             *_of_name(user.name or ""),
         ]
-        return Wanted(n for n in needles if n.text and n.text not in self._catalogue.words)
+        return Wanted(needle for needle in needles if not self._is_exempt(needle.text))
 
     def holds(
         self, payload: Payload, user: AnalyticsUser | Wanted, named: Iterable[str] = ()
@@ -181,6 +181,10 @@ class Gate:
                 return True
         return False
 
+    def _is_exempt(self, text: str) -> bool:
+        words = self._catalogue.words
+        return text in words or _bare(text) in words
+
     def _of_event(self, named: Iterable[str], text: str) -> list[Needle]:
         # Whole spellings only: what an event names is free text, and its single words are common.
         found: list[Needle] = []
@@ -189,13 +193,18 @@ class Gate:
             # The first question is the one that nearly every name answers with no.
             if name not in text and '"' not in name and "\\" not in name:
                 continue
-            if len(name) >= 4 and _spelled(name) in text and name not in self._catalogue.words:
+            if len(name) >= 4 and _spelled(name) in text and not self._is_exempt(name):
                 found.extend(_needle(name, "alone"))
         return found
 
 
 def _fold(text: str) -> str:
     return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+
+
+def _bare(text: str) -> str:
+    """Return the letters and digits alone: `page.` is the catalogue's `page`."""
+    return "".join(filter(str.isalnum, text))
 
 
 def _spelled(text: str) -> str:
@@ -207,17 +216,18 @@ def _spelled(text: str) -> str:
 
 def _needle(text: str, stands: Stands) -> Iterator[Needle]:
     """Yield the needle of a text, none of a text without a letter or a digit."""
-    if not any(map(str.isalnum, text)):
+    bare = _bare(text)
+    if not bare:
         return
     words = _LETTERS.findall(text)
     is_number = text.isdecimal() and len(text) >= 5
-    only_letters = "".join(words) == "".join(filter(str.isalnum, text))
+    only_letters = "".join(words) == bare
     yield Needle(
         text,
         stands,
         in_models=not (words and only_letters and IN_MODELS.issuperset(words))
-        and text not in IN_MODELS,
-        in_routes=text not in ROUTE_WORDS,
+        and bare not in IN_MODELS,
+        in_routes=bare not in ROUTE_WORDS,
         in_numbers=is_number,
     )
 
@@ -266,7 +276,8 @@ def _of_name(name: str) -> Iterator[Needle]:
         if len(spelling) >= 2:
             yield from _needle(spelling, "anywhere" if _CJK.search(spelling) else "alone")
     for part in parts:
-        if len(part) >= 3:
+        # Initials, as J.R., are no match.
+        if len(_bare(part)) >= 3:
             yield from _needle(part, "alone")
 
 

@@ -133,8 +133,17 @@ class Pieces:
 
 def searched(texts: Iterable[str]) -> Pieces | tuple[str, ...]:
     """Return texts in the form in which so many are found fastest."""
-    unique = tuple(dict.fromkeys(texts))
-    return unique if len(unique) < _MANY else Pieces(unique)
+    unique = frozenset(texts)
+    return _shortest(unique) if len(unique) < _MANY else Pieces(unique)
+
+
+def _shortest(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return those that hold none of the others: wherever a text stands, one of these does."""
+    found: list[str] = []
+    for text in sorted(texts, key=lambda text: (len(text), text)):
+        if not any(shorter in text for shorter in found):
+            found.append(text)
+    return tuple(found)
 
 
 NOBODY: Final = Identity()
