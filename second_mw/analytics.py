@@ -513,7 +513,7 @@ def _say_disabled(settings: Settings) -> None:
     if settings.disabled_by == "no token":
         logger.warning(
             "second_mw is disabled because it has no project token: set SECOND_POSTHOG_TOKEN to "
-            "your PostHog project token (phc_…) to enable it"
+            "your PostHog project token (phc_…) to enable it (see `second-mw docs readme`)"
         )
     else:
         logger.info("second_mw is disabled by %s", settings.disabled_by)

@@ -110,7 +110,8 @@ def _checked(found: object) -> AnalyticsUser | None:
     if found is None or isinstance(found, AnalyticsUser):
         return found
     raise TypeError(
-        f"the resolver returned {type(found).__name__}; it must return an AnalyticsUser or None"
+        f"the resolver returned {type(found).__name__}; it must return an AnalyticsUser or None "
+        "(see `second-mw docs readme`, 'Wrap your app')"
     )
 
 

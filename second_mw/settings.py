@@ -578,5 +578,6 @@ def _parsed(entry: Field, name: str, value: Any) -> Any:
         raise ConfigurationError(text) from None
     except (ValueError, TypeError, AttributeError, OverflowError):
         raise ConfigurationError(
-            f"{name} is {shown}, which is not allowed: it must be {entry.allowed}."
+            f"{name} is {shown}, which is not allowed: it must be {entry.allowed}. "
+            "`second-mw docs readme` has all settings."
         ) from None

@@ -187,7 +187,7 @@ def test_a_wrong_variable_is_named_with_what_it_held() -> None:
         Settings.load({}, {"SECOND_ANALYTICS_GPC": "maybe"})
     assert str(caught.value) == (
         "SECOND_ANALYTICS_GPC is 'maybe', which is not allowed: it must be anonymize, drop or "
-        "ignore."
+        "ignore. `second-mw docs readme` has all settings."
     )
 
 

@@ -75,7 +75,7 @@ class MemoryPreferences:
             logger.warning(
                 "second_mw keeps users' choices in memory://, but more than one process serves "
                 "this host: everybody stays anonymized. Set SECOND_ANALYTICS_PREFERENCES to a "
-                "store that the processes share"
+                "store that the processes share (see `second-mw docs delivery`)"
             )
 
 
