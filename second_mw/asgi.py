@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from types import CoroutineType
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from asgiref.sync import markcoroutinefunction
 
+from second_mw import asking
+from second_mw.asking import Askers
 from second_mw.endpoint import (
     ACCEPTED,
     READ_HEADERS,
@@ -45,12 +45,6 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-#: A preference store that takes longer than this, in seconds, has failed (spec §7).
-_CHOICE_TIMEOUT: Final = 0.25
-#: Seconds after which a store that must be written to has failed: no request hangs on it.
-_STORE_TIMEOUT: Final = 10.0
-#: Threads that ask stores which do I/O. Our own: one that hangs takes none of the host's.
-_STORE_THREADS: Final = 8
 _SHUTDOWN_ENDS: Final = ("lifespan.shutdown.complete", "lifespan.shutdown.failed")
 
 
@@ -77,7 +71,7 @@ class AnalyticsMiddleware:
         self._resolver = Resolver(user, blocks=user_blocks)
         self._routes: dict[Any, Route] = {**analytics.endpoint.routes}
         self._body_timeout = analytics.settings.body_timeout
-        self._threads: tuple[int, ThreadPoolExecutor] | None = None
+        self._askers = Askers()
         self._deadlines: _Deadlines | None = None
         self._performers: dict[type[Need], Callable[[Any, _Call], Any]] = {
             NeedUser: self._user,
@@ -160,7 +154,7 @@ class AnalyticsMiddleware:
     def _rate(self, need: NeedRate, call: _Call) -> Any:
         rates = self._analytics.rates
         if rates.blocking:
-            return self._in_thread(_STORE_TIMEOUT, rates.wait, need.key)
+            return self._askers.awaited(asking.STORE_TIMEOUT, rates.wait, need.key)
         return rates.wait(need.key)
 
     def _body(self, need: NeedBody, call: _Call) -> Any:
@@ -169,7 +163,7 @@ class AnalyticsMiddleware:
     def _choice(self, need: NeedChoice, call: _Call) -> Any:
         preferences = self._analytics.preferences
         if preferences.blocking:
-            return self._in_thread(_CHOICE_TIMEOUT, preferences.get, need.user_key)
+            return self._askers.awaited(asking.CHOICE_TIMEOUT, preferences.get, need.user_key)
         return preferences.get(need.user_key)
 
     def _put(self, need: Put, call: _Call) -> Any:
@@ -181,7 +175,7 @@ class AnalyticsMiddleware:
     def _save(self, need: SaveChoice, call: _Call) -> Any:
         preferences, values = self._analytics.preferences, (need.user_key, need.choice)
         if preferences.blocking:
-            return self._in_thread(_STORE_TIMEOUT, preferences.put, *values)
+            return self._askers.awaited(asking.STORE_TIMEOUT, preferences.put, *values)
         return preferences.put(*values)
 
     async def _read_body(self, call: _Call, limit: int) -> bytes:
@@ -214,15 +208,6 @@ class AnalyticsMiddleware:
             raise Refused("invalid_payload", counted="slow_bodies") from None
         finally:
             deadlines.end(task)
-
-    async def _in_thread(self, timeout: float, ask: Callable[..., Any], *values: object) -> Any:
-        """Ask a store that does I/O; one that takes longer than `timeout` seconds has failed."""
-        if self._threads is None or self._threads[0] != os.getpid():
-            # A forked child has none of its parent's threads.
-            pool = ThreadPoolExecutor(_STORE_THREADS, thread_name_prefix="second_mw-store")
-            self._threads = (os.getpid(), pool)
-        asked = asyncio.get_running_loop().run_in_executor(self._threads[1], ask, *values)
-        return await asyncio.wait_for(asked, timeout)
 
     def _lifespan_send(self, send: Send) -> Send:
         async def sent(message: Message) -> None:
@@ -285,7 +270,9 @@ def _headers_read(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 async def _kept(outbox: OutboxDoor, payloads: Sequence[Payload]) -> int:
-    return await asyncio.wait_for(asyncio.wrap_future(outbox.submit(payloads)), _STORE_TIMEOUT)
+    return await asyncio.wait_for(
+        asyncio.wrap_future(outbox.submit(payloads)), asking.STORE_TIMEOUT
+    )
 
 
 async def _received(receive: Receive, limit: int) -> bytes:

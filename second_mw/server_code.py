@@ -14,6 +14,8 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
+from second_mw import asking
+from second_mw.asking import Askers
 from second_mw.endpoint import (
     NeedChoice,
     Put,
@@ -24,7 +26,7 @@ from second_mw.endpoint import (
 )
 from second_mw.errors import Code, OutboxUnavailable, Refused, traced
 from second_mw.payload import Payload
-from second_mw.preferences.base import Preferences
+from second_mw.preferences.base import Preferences, may_hang
 from second_mw.privacy.mode import STORE_FAILED, asks_store, own_word, standing
 from second_mw.privacy.pipeline import Finished, Pipeline, Posted
 from second_mw.settings import Settings
@@ -34,9 +36,7 @@ from second_mw.wiring import OutboxDoor
 
 logger: logging.Logger = logging.getLogger("second_mw")
 
-#: On an event loop: seconds after which a preference store has failed (spec §7), and after which
-#: an outbox is not to be had.
-_CHOICE_TIMEOUT: Final = 0.25
+#: On an event loop: seconds after which an outbox is not to be had.
 _PUT_TIMEOUT: Final = 10.0
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[47][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
@@ -109,6 +109,7 @@ class ServerCode:
     def __init__(self, rooms: Rooms, tally: Tally) -> None:
         self._rooms = rooms
         self._tally = tally
+        self._askers = Askers()
 
     def take(self, wanted: Sequence[Capture]) -> list[Captured]:
         """Take events in one put; may block.
@@ -219,20 +220,20 @@ class ServerCode:
         return self._choice(self._rooms.pipeline.user_key(user.id))
 
     def _choice(self, user_key: str) -> Any:
+        preferences = self._rooms.preferences
         try:
-            return self._rooms.preferences.get(user_key)
+            if may_hang(preferences):
+                return self._askers.ask(asking.CHOICE_TIMEOUT, preferences.get, user_key)
+            return preferences.get(user_key)
         except Exception as error:
             return self._store_failed(error)
 
     async def _awaited_choice(self, user_key: str) -> Any:
-        import asyncio
-
         preferences = self._rooms.preferences
         if not preferences.blocking:
             return self._choice(user_key)
         try:
-            asked = asyncio.to_thread(preferences.get, user_key)
-            return await asyncio.wait_for(asked, _CHOICE_TIMEOUT)
+            return await self._askers.awaited(asking.CHOICE_TIMEOUT, preferences.get, user_key)
         except Exception as error:
             return self._store_failed(error)
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any, Final, TypeAlias
 
+from second_mw import asking
+from second_mw.asking import Askers
 from second_mw.endpoint import (
     Answer,
     Need,
@@ -27,6 +29,7 @@ from second_mw.endpoint import (
     fallen,
 )
 from second_mw.errors import ClientDisconnected, Refused
+from second_mw.preferences.base import may_hang
 from second_mw.resolver import Resolver, UserCallable
 from second_mw.wiring import Wiring
 
@@ -52,6 +55,15 @@ class AnalyticsMiddleware:
         self._analytics = analytics
         self._resolver = Resolver(user)
         self._routes: dict[Any, Route] = {**analytics.endpoint.routes}
+        self._askers = Askers()
+        self._performers: dict[type[Need], Callable[[Any, Environ], Any]] = {
+            NeedUser: self._user,
+            NeedRate: self._rate,
+            NeedBody: self._body,
+            NeedChoice: self._choice,
+            Put: self._put,
+            SaveChoice: self._save,
+        }
         analytics.wrapped()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -74,11 +86,12 @@ class AnalyticsMiddleware:
 
     def _driven(self, steps: Steps, environ: Environ) -> Answer:
         """Give the endpoint what it needs until it answers."""
+        performers = self._performers
         try:
             need = next(steps)
             while True:
                 try:
-                    got = self._perform(need, environ)
+                    got = performers[need.__class__](need, environ)
                 except Exception as error:
                     need = steps.throw(error)
                 else:
@@ -87,22 +100,33 @@ class AnalyticsMiddleware:
             answer: Answer = done.value
             return answer
 
-    def _perform(self, need: Need, environ: Environ) -> Any:
-        match need:
-            case NeedUser():
-                return self._resolver.sync(environ)
-            case NeedRate(key):
-                return self._analytics.rates.wait(key)
-            case NeedBody(limit):
-                return _read_body(environ, limit)
-            case NeedChoice(user_key):
-                self._learn_of_processes(environ)
-                return self._analytics.preferences.get(user_key)
-            case Put(payloads):
-                return self._analytics.outbox.put(payloads)
-            case SaveChoice(user_key, choice):
-                self._learn_of_processes(environ)
-                return self._analytics.preferences.put(user_key, choice)
+    # What the endpoint needs
+
+    def _user(self, need: NeedUser, environ: Environ) -> Any:
+        return self._resolver.sync(environ)
+
+    def _rate(self, need: NeedRate, environ: Environ) -> Any:
+        return self._analytics.rates.wait(need.key)
+
+    def _body(self, need: NeedBody, environ: Environ) -> Any:
+        return _read_body(environ, need.limit)
+
+    def _choice(self, need: NeedChoice, environ: Environ) -> Any:
+        self._learn_of_processes(environ)
+        preferences = self._analytics.preferences
+        if may_hang(preferences):
+            return self._askers.ask(asking.CHOICE_TIMEOUT, preferences.get, need.user_key)
+        return preferences.get(need.user_key)
+
+    def _put(self, need: Put, environ: Environ) -> Any:
+        return self._analytics.outbox.put(need.payloads)
+
+    def _save(self, need: SaveChoice, environ: Environ) -> Any:
+        self._learn_of_processes(environ)
+        preferences, values = self._analytics.preferences, (need.user_key, need.choice)
+        if may_hang(preferences):
+            return self._askers.ask(asking.STORE_TIMEOUT, preferences.put, *values)
+        return preferences.put(*values)
 
     def _learn_of_processes(self, environ: Environ) -> None:
         if environ.get("wsgi.multiprocess"):

@@ -48,3 +48,11 @@ class Preferences(Protocol):
     def close(self) -> None:
         """Let go of files and sockets."""
         ...
+
+
+def may_hang(preferences: Preferences) -> bool:
+    """Whether a call may take as long as it likes: of a host's own store nobody knows better.
+
+    One that gives up by itself within the 250 ms of spec §7 says so: `bounded = True`.
+    """
+    return preferences.blocking and not getattr(preferences, "bounded", False)

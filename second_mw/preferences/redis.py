@@ -36,6 +36,8 @@ class RedisPreferences:
     """
 
     blocking = True
+    #: By its own timeouts.
+    bounded = True
     shared = True
 
     def __init__(self, connect: Callable[[], Any]) -> None:

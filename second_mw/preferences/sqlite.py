@@ -40,6 +40,8 @@ class SqlitePreferences:
     """
 
     blocking = True
+    #: By its own timeouts.
+    bounded = True
     shared = True
 
     def __init__(

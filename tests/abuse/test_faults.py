@@ -25,12 +25,14 @@ from tests.abuse.drive import (
     JSON,
     PREFERENCES,
     Told,
+    asgi_reply,
     by_asgi,
     event,
     scope_of,
+    wsgi_reply,
 )
 from tests.delivery.sink import Sink, running
-from tests.hosts import ADA, asgi_host
+from tests.hosts import ADA, asgi_host, wsgi_host
 from tests.stores import Blocking, Kept
 
 SECRET = "correct-horse-battery-staple"
@@ -238,7 +240,7 @@ def test_a_blocking_store_that_fails_is_503(error: Any, ask, make, monkeypatch) 
 
 
 def test_no_request_hangs_on_an_outbox(make, monkeypatch) -> None:
-    monkeypatch.setattr("second_mw.asgi._STORE_TIMEOUT", 0.05)
+    monkeypatch.setattr("second_mw.asking.STORE_TIMEOUT", 0.05)
     reply = by_asgi(make(outbox=Waits()), ONE)
     assert (reply.status, reply.code) == (503, "outbox_unavailable")
     assert "retry-after" in reply.headers
@@ -271,7 +273,7 @@ class HangingPreferences:
 def test_a_preference_store_that_hangs_means_anonymized_and_holds_up_no_host(
     make, monkeypatch
 ) -> None:
-    monkeypatch.setattr("second_mw.asgi._STORE_TIMEOUT", 0.05)
+    monkeypatch.setattr("second_mw.asking.STORE_TIMEOUT", 0.05)
     hanging = HangingPreferences()
     analytics = make(preferences=hanging)
     try:
@@ -304,6 +306,31 @@ def test_a_preference_store_that_hangs_means_anonymized_and_holds_up_no_host(
     events = analytics.outbox.store.events
     assert len(events) == 20
     assert all(kept["distinct_id"].startswith("anon_") for kept in events)
+
+
+@pytest.mark.parametrize("adapter", ["wsgi", "asgi"])
+def test_a_store_that_hangs_keeps_a_few_threads_and_is_then_not_asked_at_all(
+    adapter: str, make, monkeypatch
+) -> None:
+    """The threads are all there is to lose."""
+    monkeypatch.setattr("second_mw.asking.CHOICE_TIMEOUT", 0.02)
+    hanging = HangingPreferences()
+    analytics = make(preferences=hanging)
+    if adapter == "wsgi":
+        wsgi = analytics.wsgi(wsgi_host, user=lambda _: ADA)
+        replies = (wsgi_reply(wsgi, ONE) for _ in range(30))
+    else:
+        asgi = analytics.asgi(asgi_host, user=lambda _: ADA, user_blocks=False)
+        replies = (asyncio.run(asgi_reply(asgi, ONE)) for _ in range(30))
+    try:
+        assert [reply.status for reply in replies] == [204] * 30
+        assert 1 <= len(hanging.asked) <= 8
+        assert all(name.startswith("second_mw-store") for name in hanging.asked)
+        events = analytics.outbox.store.events
+        assert all(kept["distinct_id"].startswith("anon_") for kept in events)
+        assert analytics.stats()["preferences_failed"] == 30
+    finally:
+        hanging.end.set()
 
 
 # The forwarder: what fails there never reaches a request, and ends nothing

@@ -11,7 +11,7 @@ import pytest
 
 from second_mw import AnalyticsUser, Choice, PreferencesUnavailable
 from second_mw.preferences.memory import MemoryPreferences
-from tests.hosts import ADA, Asgi
+from tests.hosts import ADA, Asgi, Wsgi
 from tests.stores import Full
 
 CAPTURE, PREFERENCES, IDENTIFY = (
@@ -313,14 +313,16 @@ class Slow(MemoryPreferences):
         return super().get(user_key) or Choice(anonymized=False)
 
 
+@pytest.mark.parametrize("adapter", [Wsgi, Asgi])
 def test_a_store_that_blocks_is_asked_in_a_thread_and_not_waited_for_too_long(
-    make, monkeypatch
+    adapter: Any, make, monkeypatch
 ) -> None:
+    monkeypatch.setattr("second_mw.asking.CHOICE_TIMEOUT", 30.0)
     store = Slow()
-    asking = Asking(Asgi, make(preferences=store))
+    asking = Asking(adapter, make(preferences=store))
     assert asking.get().json["effective"] == "identified"
     assert asking.put({"anonymized": False}).status == 200
-    monkeypatch.setattr("second_mw.asgi._CHOICE_TIMEOUT", 0.01)
+    monkeypatch.setattr("second_mw.asking.CHOICE_TIMEOUT", 0.01)
     store.seconds = 0.3
     assert asking.get().json["reason"] == "store_failed"
 
