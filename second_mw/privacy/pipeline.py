@@ -113,6 +113,20 @@ class Finished(NamedTuple):
 _NOTHING: Final = Finished([], None, None)
 
 
+class Said(NamedTuple):
+    """What identified mode says of a user in one workspace, ready to leave.
+
+    Args:
+        person: the `$set` of a `$identify`.
+        identify: the properties of a `$identify`, encoded.
+        event: what every event carries, encoded.
+    """
+
+    person: dict[str, Any]
+    identify: bytes
+    event: bytes
+
+
 class Known(NamedTuple):
     """What is prepared once for a user.
 
@@ -122,8 +136,7 @@ class Known(NamedTuple):
         wanted: what the gate looks for.
         in_uuids: what no uuid may hold, hyphens left out; by their first characters if many.
         key: what stands for the user in stored keys.
-        said: workspace → what `$identify` says of the user there, and what every identified
-            event carries, encoded.
+        said: workspace → what identified mode says of the user there.
     """
 
     user: AnalyticsUser
@@ -131,7 +144,7 @@ class Known(NamedTuple):
     wanted: Wanted
     in_uuids: Pieces | tuple[str, ...]
     key: str
-    said: dict[str | None, tuple[dict[str, Any], bytes]]
+    said: dict[str | None, Said]
     can_be_identified: bool
 
 
@@ -169,6 +182,7 @@ class Pipeline:
         )
         self._identified = Identified()
         self._remembered = Remembered()
+        self._walks: dict[str, Walk] = {}
         self._added_identified = {
             "anonymized": False,
             "analytics_consent_version": 1,
@@ -234,7 +248,8 @@ class Pipeline:
     def identify(self, user: AnalyticsUser, workspace_id: str | None) -> Finished:
         """Return a `$identify` for a user in identified mode, or nothing if none is due."""
         workspace = self._workspace(user, workspace_id)
-        return self._identify(self._known_of(user), workspace, rfc3339(_now()))
+        known = self._known_of(user)
+        return self._identify(known, self._said(known, workspace), rfc3339(_now()))
 
     def after_fork(self) -> None:
         """Take new locks in a forked child."""
@@ -324,8 +339,7 @@ class Pipeline:
         user = known.user
         timestamp = believed(posted.timestamp)
         workspace = self._workspace(user, posted.workspace_id)
-        walk = Walk(self.catalogue.events[posted.event], self._templates, lines, self._remembered)
-        kept = walk.properties(posted.properties)
+        kept = self._walk(posted.event, lines).properties(posted.properties)
         uuid = posted.uuid or random_uuid()
         page = {
             name: urls.clean_url(kept[key])
@@ -340,19 +354,29 @@ class Pipeline:
             properties = hooked
         if page:
             properties = joined(properties, _encode(page))
-        _, said = self._said(known, workspace)
-        final = Payload(posted.event, uuid, user.id, timestamp, joined(properties, said))
-        due = self._identify(known, workspace, timestamp)
+        said = self._said(known, workspace)
+        final = Payload(posted.event, uuid, user.id, timestamp, joined(properties, said.event))
+        due = self._identify(known, said, timestamp)
         receipt = _receipt(final, "identified", lines)
         return Finished([*due.payloads, final], receipt, due.taken)
 
-    def _said(self, known: Known, workspace: str | None) -> tuple[dict[str, Any], bytes]:
-        """Return the `$set` of this user there, and what identified events carry, encoded."""
+    def _walk(self, event: str, lines: list[Line] | None) -> Walk:
+        """Return a walk; one without a receipt keeps nothing of an event and does for all."""
+        walk = self._walks.get(event) if lines is None else None
+        if walk is None:
+            walk = Walk(self.catalogue.events[event], self._templates, lines, self._remembered)
+            if lines is None:
+                self._walks[event] = walk
+        return walk
+
+    def _said(self, known: Known, workspace: str | None) -> Said:
         user, said = known.user, known.said
         found = said.get(workspace)
         if found is None:
-            found = (
-                person_properties(user, workspace),
+            person = person_properties(user, workspace)
+            found = Said(
+                person,
+                _encode({"$set": person, **self._added_identified}),
                 _encode({**claims(user, workspace), **self._added_identified}),
             )
             if len(said) < _WORKSPACES:
@@ -366,19 +390,12 @@ class Pipeline:
         workspaces = user.workspaces
         return next(iter(workspaces)) if workspaces and len(workspaces) == 1 else None
 
-    def _identify(self, known: Known, workspace: str | None, timestamp: str) -> Finished:
-        key = known.key
-        person, _ = self._said(known, workspace)
+    def _identify(self, known: Known, said: Said, timestamp: str) -> Finished:
+        key, person = known.key, said.person
         clock = time.monotonic()
         if not self._identified.is_due(key, person, clock):
             return _NOTHING
-        payload = Payload(
-            "$identify",
-            random_uuid(),
-            known.user.id,
-            timestamp,
-            _encode({"$set": person, **self._added_identified}),
-        )
+        payload = Payload("$identify", random_uuid(), known.user.id, timestamp, said.identify)
         return Finished([payload], None, lambda: self._identified.told(key, person, clock))
 
     # The host's hook

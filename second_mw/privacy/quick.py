@@ -13,6 +13,7 @@ key may be data); and labels that passed for somebody. Tables are bounded, and e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple
 
@@ -21,7 +22,7 @@ from second_mw.privacy import views
 from second_mw.privacy.anonymize import Rulebook, is_version, judged_text, named_by
 from second_mw.privacy.catalogue import Kind
 from second_mw.privacy.identity import Identity, compact, folded
-from second_mw.privacy.sanitize import MAX_KEYS, Key
+from second_mw.privacy.sanitize import MAX_KEYS, Key, clean_text, cut_key
 from second_mw.privacy.secrets import is_plain
 from second_mw.privacy.shapes import shape_of
 
@@ -29,6 +30,9 @@ from second_mw.privacy.shapes import shape_of
 _REMEMBERED: Final = 4096
 #: Longer values are judged anew each time.
 _LONGEST: Final = 64
+#: Values with nothing within.
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+_DIGITS: Final = re.compile(r"\d+")
 #: What no card number reaches.
 _SMALL: Final = 10**11
 
@@ -88,13 +92,13 @@ class Quick:
         }
         # Keys that go, by their hashes: what was dropped is not remembered itself (spec §17).
         self._gone: dict[str, set[int]] = {event: set() for event in self._known}
+        #: The same of keys beyond the bound that name nothing.
+        self._surplus: dict[str, set[int]] = {event: set() for event in self._known}
 
     def properties(
         self, event: str, posted: Mapping[str, Any], user: Identity
     ) -> tuple[dict[str, Any], list[str]] | None:
         """Return the properties as they leave and what Ident values named, None if in doubt."""
-        if len(posted) > MAX_KEYS:
-            return None
         known = self._known[event]
         kept: dict[str, Any] = {}
         named: list[str] = []
@@ -104,11 +108,19 @@ class Quick:
         numbers: list[float] = []
         # One loop with everything in it: a call for each property costs as much as its decision.
         for key, value in posted.items():
+            if len(kept) >= MAX_KEYS and key not in known:
+                # What is too much only tells what is not to leave.
+                if value.__class__ not in _SCALARS or not self._is_surplus(event, key):
+                    return None
+                continue
             rule = known.get(key)
             if rule is None:
                 rule = self._learned(event, key)
             means, _, vocabulary, passed, key_form = rule
             if means == "gone":
+                if value.__class__ not in _SCALARS and not _are_texts(value):
+                    # It may name things within.
+                    return None
                 continue
             if means == "ident":
                 if value.__class__ is str:
@@ -119,6 +131,10 @@ class Quick:
                 continue
             if means == "look":
                 return None
+            if len(kept) >= MAX_KEYS:
+                if value.__class__ not in _SCALARS:
+                    return None
+                continue
             kind = value.__class__
             if kind is str:
                 if value in vocabulary:
@@ -173,10 +189,10 @@ class Quick:
         together = "\n".join(said)
         if identities.stands_in(user.compacts, together):
             return True
-        if user.digits:
-            figures = repr(numbers)
-            if any(len(digits) >= 5 and digits in figures for digits in user.digits):
-                return True
+        if user.digits and not user.digits.isdisjoint(_DIGITS.findall(repr(numbers))):
+            return True
+        if user.whole and not set(map(compact, user.whole)).isdisjoint(together.split("\n")):
+            return True
         if user.whole and any(
             isinstance(value, str) and folded(value).strip() in user.whole
             for value in (*kept.values(), *kept)
@@ -219,6 +235,21 @@ class Quick:
 
     # Keys
 
+    def _is_surplus(self, event: str, key: object) -> bool:
+        """Whether a key beyond the bound is spelled as it would leave, and names nothing."""
+        surplus = self._surplus[event]
+        hashed = hash(key)
+        if hashed in surplus:
+            return True
+        if not isinstance(key, str) or cut_key(clean_text(key).strip()) != key:
+            return False
+        if self._rules.is_ident(event, key, top=True):
+            return False
+        if len(surplus) >= _REMEMBERED:
+            surplus.clear()
+        surplus.add(hashed)
+        return True
+
     def _rule(self, key: Key) -> Rule:
         kind = key.kind
         if key.rule is not None:
@@ -257,6 +288,10 @@ class Quick:
             # What passed is no id and not reserved, so it tells no workspace and no mode.
             self._rules.silent[event].add(key)
         return rule
+
+
+def _are_texts(value: Any) -> bool:
+    return value.__class__ is list and all(item.__class__ is str for item in value)
 
 
 def _way(kind: Kind, key: Key) -> str:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from second_mw.privacy import names, routes, shapes, urls
 from second_mw.privacy.catalogue import Event, Kind
 from second_mw.privacy.receipt import Line, Result
-from second_mw.privacy.secrets import is_plain, is_quiet
+from second_mw.privacy.secrets import PREFIXES, is_plain, is_quiet
 
 MAX_KEYS: Final = 80
 MAX_ITEMS: Final = 20
@@ -121,6 +121,9 @@ _LONG: Final = 256
 _ANY_KEY: Final = Key("", ":key")
 
 
+Way = Literal["as it is", "route", "gone", "secret"]
+
+
 class Remembered:
     """What identified mode remembers of earlier events: keys, labels and route shapes that passed.
 
@@ -128,19 +131,37 @@ class Remembered:
     """
 
     def __init__(self) -> None:
-        self.keys: dict[str, Key] = {}
+        self._ways: dict[str, dict[str, Way]] = {}
         self.labels: set[str] = set()
         self.shapes: set[str] = set()
+        #: Addresses in which there was nothing to clean.
+        self.addresses: set[str] = set()
 
-    def is_plain(self, text: str) -> bool:
-        """Whether there is nothing to clean in a short label, or in a few words."""
-        if text in self.labels:
+    def ways(self, event: Event) -> dict[str, Way]:
+        """Return what becomes of the values under the keys of this event, as far as is known."""
+        ways = self._ways.get(event.name)
+        if ways is None:
+            ways = self._ways[event.name] = {
+                name: "route" if kind.name == "route" else "as it is"
+                for name, kind in event.properties.items()
+                if name not in CLAIMS
+            }
+        return ways
+
+    def keep(self, table: set[str], text: str) -> None:
+        """Remember a short text that passed, in one of these tables."""
+        if len(text) <= _LONG:
+            if len(table) >= _REMEMBERED:
+                table.clear()
+            table.add(text)
+
+    def passes(self, text: str) -> bool:
+        """Whether there is nothing to clean in a short label, in a few words or in an id."""
+        if _is_id(text):
             return True
         if not is_plain(text.replace(" ", "_")):
             return False
-        if len(self.labels) >= _REMEMBERED:
-            self.labels.clear()
-        self.labels.add(text)
+        self.keep(self.labels, text)
         return True
 
 
@@ -171,7 +192,7 @@ class Walk:
 
     def properties(self, posted: Mapping[str, Any]) -> dict[str, Any]:
         """Return the properties as they leave."""
-        if self._lines is None and len(posted) <= MAX_KEYS:
+        if self._lines is None and self._event.max_text >= _LONG:
             quick = self._quickly(posted)
             if quick is not None:
                 return quick
@@ -184,50 +205,51 @@ class Walk:
         looked up and not judged, and all texts are asked at once whether there is anything to clean
         in them.
         """
-        declared = self._event.properties
         remembered = self._remembered
+        ways, labels = remembered.ways(self._event), remembered.labels
         kept: dict[str, Any] = {}
         long: list[str] = []
         for name, value in posted.items():
-            kind = declared.get(name)
-            if kind is None or name in CLAIMS:
-                key = self._clean_key(name)
-                if key is None:
+            if len(kept) >= MAX_KEYS:
+                if not isinstance(name, str) or cut_key(clean_text(name).strip()) != name:
                     return None
-                if key.rule is not None and not key.secret:
-                    continue
-            else:
-                key = None
+                continue
+            way = ways.get(name)
+            if way is None:
+                way = self._way(name, ways)
+                if way is None:
+                    return None
+            if way == "gone":
+                continue
             cls = value.__class__
-            if key is not None and key.secret:
+            if way == "secret":
                 kept[name] = None if value is None else "[redacted:secret]"
             elif cls is str:
-                kept[name] = value
-                if kind is not None and kind.name == "route":
+                if way == "route":
                     kept[name] = self._route(value)
+                elif value in labels:
+                    kept[name] = value
                 elif len(value) > _LONG:
+                    kept[name] = value
                     long.append(name)
-                elif not (_is_id(value) or remembered.is_plain(value)):
-                    kept[name] = self.text(value, _ANY_KEY).value
-            elif cls is int or cls is float:
-                if not -_SMALL < value < _SMALL:
-                    number = self.number(value, key or Key(name, name, kind))
-                    if isinstance(number, Dropped):
-                        continue
-                    value = number.value
-                kept[name] = value
-            elif value is None or cls is bool:
+                else:
+                    passes = remembered.passes(value)
+                    kept[name] = value if passes else self.text(value, _ANY_KEY).value
+            elif (
+                value is None
+                or cls is bool
+                or ((cls is int or cls is float) and -_SMALL < value < _SMALL)
+            ):
                 kept[name] = value
             elif cls is list and len(value) <= MAX_ITEMS and _are_texts(value):
                 kept[name] = [
                     item
-                    if _is_id(item) or remembered.is_plain(item)
+                    if item in labels or remembered.passes(item)
                     else self.text(item, _ANY_KEY).value
                     for item in value
                 ]
             else:
-                judged = key or self._judged(name, value, {}, top=True)
-                verdict = self._value(value, judged, 1, "")
+                verdict = self._value(value, self._judged(name, value, {}, top=True), 1, "")
                 if not isinstance(verdict, Dropped):
                     kept[name] = verdict.value
         if long and not self._are_quiet([kept[name] for name in long]):
@@ -238,18 +260,18 @@ class Walk:
     def _are_quiet(self, texts: list[str]) -> bool:
         return max(map(len, texts)) <= self._event.max_text and is_quiet("\n".join(texts))
 
-    def _clean_key(self, name: Any) -> Key | None:
+    def _way(self, name: Any, ways: dict[str, Way]) -> Way | None:
         """Return what becomes of an undeclared key, None if it is not clean as it was posted."""
-        if (known := self._remembered.keys.get(name)) is not None:
-            return known
         if not isinstance(name, str):
             return None
         key = self.key(name, top=True)
         if key.name != name and key.rule is None:
             return None
-        if (key.rule is None or name in CLAIMS) and len(self._remembered.keys) < _REMEMBERED:
-            self._remembered.keys[name] = key
-        return key
+        way: Way = "secret" if key.secret else "as it is" if key.rule is None else "gone"
+        # No cache holds what did not leave (spec §17); the claims are the rules' own words.
+        if (key.rule is None or name in CLAIMS) and len(ways) < _REMEMBERED:
+            ways[name] = way
+        return way
 
     def _route(self, text: str) -> str:
         """Return a route's shape; that of a shape is itself and is found for next to nothing."""
@@ -257,8 +279,8 @@ class Walk:
         if text in shapes_seen:
             return text
         shape = routes.route_shape(clean_text(text), self.templates)
-        if shape == text and len(shapes_seen) < _REMEMBERED:
-            shapes_seen.add(text)
+        if shape == text:
+            self._remembered.keep(shapes_seen, text)
         return shape
 
     # Keys
@@ -383,6 +405,8 @@ class Walk:
         if len(value) <= most and (is_plain(value) or _is_id(value) or is_quiet(value)):
             return Kept(value, "kept", "identified")
         text = clean_text(value)
+        if len(value) <= most and value in self._remembered.addresses:
+            return Kept(value, "kept", "identified")
         cleaned, secrets, addresses = _safe(text)
         bounded = cleaned[:most]
         for _ in range(_CUTS):
@@ -401,6 +425,8 @@ class Walk:
             return Kept(bounded, "bounded", "cut")
         if text != value:
             return Kept(bounded, "bounded", "cleaned")
+        if "/" in text:
+            self._remembered.keep(self._remembered.addresses, text)
         return Kept(bounded, "kept", "identified")
 
     def number(self, value: float, key: Key) -> Kept | Dropped:
@@ -427,7 +453,9 @@ class Walk:
 
 
 #: An id of the product's databases, unless it begins as an IBAN of this length does (Andorra).
-_OBJECT_ID = re.compile(r"(?!ad\d\d)[0-9a-f]{24}")
+_OBJECT_ID = re.compile(r"(?:([a-z]{2,12}_))?(?!ad\d\d)[0-9a-f]{24}")
+#: With one word before it: `call_…`, `run_…`.
+_LONGEST_ID: Final = 37
 
 
 def _are_texts(items: list[Any]) -> bool:
@@ -435,7 +463,10 @@ def _are_texts(items: list[Any]) -> bool:
 
 
 def _is_id(text: str) -> bool:
-    return len(text) == 24 and _OBJECT_ID.fullmatch(text) is not None
+    if not 24 <= len(text) <= _LONGEST_ID:
+        return False
+    found = _OBJECT_ID.fullmatch(text)
+    return found is not None and found[1] not in PREFIXES
 
 
 def _safe(text: str) -> tuple[str, bool, bool]:

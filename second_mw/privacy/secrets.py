@@ -173,6 +173,7 @@ _KNOWN: Final = re.compile(
 )
 #: Looking for a literal costs a hundredth of the pattern.
 _HINTS: Final = tuple(prefix for known in KNOWN for prefix in known.prefixes.split())
+PREFIXES: Final = frozenset(_HINTS)
 _HINTS_OF_LETTERS: Final = tuple(filter(str.isalpha, _HINTS))
 _BEARER_HINTS: Final = ("earer", "EARER")
 _ALNUM_RUN: Final = re.compile(r"[A-Za-z0-9]+")

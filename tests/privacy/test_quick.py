@@ -89,6 +89,40 @@ def test_it_does_for_every_kind_of_word_and_key(key: str, word: str, mode: str) 
         assert result(QUICK, {key: word}, **same) == result(CAREFUL, {key: word}, **same)
 
 
+@pytest.mark.parametrize("mode", ["anonymized", "identified"])
+@pytest.mark.parametrize(
+    "last",
+    [
+        {"app_name": "Word-81"}, {"theme": "dark"}, {" key1x": "other"}, {"theme": ["word-81"]},
+        {"x": {"app_name": "word 7"}}, {"message": {"app_name": "word 7"}}, {"message": ["a"]},
+        {"plan_features": [{"app_name": "word 7"}]}, {"password": "x"}, {"$set": 1},
+        {"Agent Name": "word-9"}, {"key81x\u200b": 1}, {"k" * 90: 1}, {1: 1},
+    ],
+)  # fmt: skip
+def test_it_does_for_more_keys_than_leave(last: dict[Any, Any], mode: str) -> None:
+    posted = {f"key{n}x": f"word-{n}" for n in range(80)}
+    for many in (posted | last, last | posted, posted | {"surplus": "a"} | last | {"more": "b"}):
+        for _ in range(2):
+            assert result(QUICK, many, mode=mode) == result(CAREFUL, many, mode=mode)
+
+
+@pytest.mark.parametrize(
+    ("user", "posted"),
+    [
+        (AnalyticsUser("Kq7"), {"theme": "S3E3"}),
+        (AnalyticsUser("max"), {"bWF4": "dark"}),
+        (AnalyticsUser("u1", aliases=("pro",)), {"cHJv-pro": 1}),
+        (ADA, {"%2B33%204%": {"app_name": "Thistledown"}, "theme": "thistledown"}),
+        (ADA, {"userEmail": [{"app_name": "Thistledown"}], "theme": "thistledown"}),
+        (ADA, {"message": {"app_name": "Thistledown"}, "theme": "thistledown"}),
+    ],
+)
+def test_it_leaves_to_the_careful_one_what_is_within(
+    user: AnalyticsUser, posted: dict[str, Any]
+) -> None:
+    assert result(QUICK, posted, user=user) == result(CAREFUL, posted, user=user)
+
+
 def test_a_label_that_passed_for_one_user_is_still_compared_for_the_next() -> None:
     pipeline = core(receipts=False)
     other = AnalyticsUser("another-user-1", name="Grace Hopper")
@@ -133,7 +167,9 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(len(table) <= 41 for table in ways._passed.values())
     assert all(len(gone) <= 41 for gone in ways._gone.values())
     assert len(ways._known["page viewed"]) <= 41
-    assert len(pipeline._remembered.keys) <= 40
+    assert all(len(seen) <= 41 for seen in ways._surplus.values())
+    assert all(len(known) <= 41 for known in pipeline._remembered._ways.values())
+    assert len(pipeline._remembered.addresses) <= 40
     assert len(pipeline._remembered.shapes) <= 40
 
 
