@@ -41,6 +41,10 @@ _FEW: Final = 24
 Stands = Literal["anywhere", "alone", "whole"]
 
 
+#: No shorter text is an id that leaves: those are UUIDs, the hyphens left out.
+_UUID_LENGTH: Final = 32
+
+
 class Needle(NamedTuple):
     """One text to search for.
 
@@ -70,7 +74,11 @@ class Wanted:
         self.needles: tuple[Needle, ...] = tuple(dict.fromkeys(needles))
         #: As they stand in JSON, where a quotation mark has a backslash before it.
         self._spelled = [(_spelled(needle.text), needle) for needle in self.needles]
-        self._bare = frozenset(needle.text.replace("-", "") for needle in self.needles)
+        self._bare = frozenset(
+            bare
+            for bare in (needle.text.replace("-", "") for needle in self.needles)
+            if len(bare) >= _UUID_LENGTH
+        )
         #: Of many, the long ones without a quotation mark by their first characters.
         self._many: dict[str, dict[int, dict[str, list[Needle]]]] = {}
         self._beginning = 1
@@ -85,8 +93,10 @@ class Wanted:
 
     def is_id(self, uuid: str, distinct_id: str) -> bool:
         """Whether the payload's uuid or distinct_id is one of the needles, hyphens left out."""
-        ids = (uuid.replace("-", ""), distinct_id.replace("-", ""))
         bare = self._bare
+        if not bare:
+            return False
+        ids = (uuid.replace("-", ""), distinct_id.replace("-", ""))
         return ids[0] in bare or ids[1] in bare or ids[1].removeprefix("anon_") in bare
 
     def occurring_in(self, text: str) -> list[Needle]:
@@ -152,7 +162,8 @@ class Gate:
         """Whether these may not leave: see `holds`."""
         if wanted.is_id(uuid, distinct_id):
             return True
-        text = _fold(properties.decode())
+        text = properties.decode()
+        text = text.lower() if text.isascii() else _fold(text)
         suspects = wanted.occurring_in(text)
         of_event = [] if not named else self._of_event(named, text)
         if not suspects and not of_event:

@@ -269,9 +269,8 @@ class Pipeline:
             uuid, timestamp = random_uuid(), rfc3339(_now())
             distinct_id = None
         else:
-            uuid = self._uuid(posted.uuid, known)
             timestamp = believed(posted.timestamp)
-            distinct_id = anonymous_id(posted.anonymous_id, known.in_uuids)
+            uuid, distinct_id = self._ids(posted, known)
         if distinct_id is None:
             distinct_id = f"anon_{self._derived('distinct_id', uuid)}"
         kept, named = self._anonymized_properties(posted, known.identity, lines)
@@ -311,6 +310,19 @@ class Pipeline:
                 return quick
         walk = Anonymizer(self._rules, self.catalogue.events[posted.event], identity, lines)
         return walk.properties(posted.properties), walk.named
+
+    def _ids(self, posted: Posted, known: Known) -> tuple[str, str | None]:
+        """Return uuid and anonymous id as they leave: as posted, unless they hold identity."""
+        uuid, anonymous = posted.uuid, posted.anonymous_id
+        if (
+            uuid is not None
+            and anonymous.__class__ is str
+            and _ANONYMOUS_ID.fullmatch(anonymous)
+            # Both are asked at once, which nearly always answers for each.
+            and not stands_in(known.in_uuids, f"{uuid}\n{anonymous}".replace("-", ""))
+        ):
+            return uuid, anonymous
+        return self._uuid(uuid, known), anonymous_id(anonymous, known.in_uuids)
 
     def _uuid(self, posted: str | None, known: Known) -> str:
         if posted is None:
