@@ -26,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--load-requests",
         type=int,
-        default=4_000,
+        default=2_000,
         help="how many requests the load test sends; 10000 for the whole of it",
     )
 

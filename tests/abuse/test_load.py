@@ -1,6 +1,6 @@
 """Requests by the thousand over 200 connections, a tenth hostile, against both demo hosts.
 
-In CI 4,000; `--load-requests 10000` is the whole of it.
+In CI 2,000; `--load-requests 10000` is the whole of it.
 
 Every well-formed event arrives, none twice, and memory stays flat: what the second half of the
 load adds is little beside what the first half did.
