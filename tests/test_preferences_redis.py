@@ -12,7 +12,7 @@ import pytest
 from second_mw import Analytics, Choice, ConfigurationError, PreferencesUnavailable
 from second_mw.preferences.opening import open_preferences
 from second_mw.preferences.redis import RedisPreferences, from_url
-from tests.delivery.redis_server import Server, running
+from tests.delivery.redis_server import Server, patient, running
 from tests.hosts import ADA, Wsgi
 from tests.stores import redis_server
 
@@ -29,7 +29,7 @@ def server() -> Server:
 
 @pytest.fixture
 def store(server: Server) -> Iterator[RedisPreferences]:
-    store = open_preferences(server.url)
+    store = open_preferences(patient(server.url))
     assert isinstance(store, RedisPreferences)
     yield store
     store.close()
@@ -43,7 +43,7 @@ def test_each_choice_is_read_as_it_was_made(
     assert store.get(KEY) is None
     choice = Choice(sharing, anonymized)
     store.put(KEY, choice)
-    with closing(from_url(f"{server.url}?max=5&durability=best-effort")) as other:
+    with closing(from_url(patient(f"{server.url}?max=5&durability=best-effort"))) as other:
         assert other.get(KEY) == (None if choice == Choice() else choice)
         assert other.get(OTHER) is None
         other.put(KEY, Choice())
@@ -106,7 +106,7 @@ def test_a_url_that_can_not_be_used_is_refused() -> None:
 def test_a_server_that_dies_and_comes_back_costs_no_choice(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with running(tmp_path) as server, closing(from_url(server.url)) as store:
+    with running(tmp_path) as server, closing(from_url(patient(server.url))) as store:
         store.put(KEY, Choice(anonymized=False))
         server.kill()
         for _ in range(3):
@@ -152,7 +152,7 @@ def chosen(ask: Wsgi, choice: bytes) -> int:
 
 
 def test_a_choice_made_on_one_host_is_followed_by_the_other(hosts, server: Server) -> None:
-    here, there = hosts(server.url), hosts(server.url)
+    here, there = hosts(patient(server.url)), hosts(patient(server.url))
     ask = Wsgi(here, lambda _: ADA)
     there.capture(ADA, "page viewed")
     assert ADA.id not in distinct_ids(there)
@@ -168,7 +168,7 @@ def test_without_redis_users_are_anonymized_and_a_choice_is_refused(hosts, tmp_p
     folder = tmp_path / "redis"
     folder.mkdir()
     with running(folder) as server:
-        here = hosts(server.url)
+        here = hosts(patient(server.url))
         ask = Wsgi(here, lambda _: ADA)
         assert chosen(ask, b'{"anonymized":false}') == 200
         here.outbox.store.purge()

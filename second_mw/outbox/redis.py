@@ -279,9 +279,13 @@ class RedisStore:
         at = 1
         for group in groups:
             at += 2 + len(group)
-            # An answer for each, or what went wrong with all of them.
             done = said[at - 1]
-            answers += done if isinstance(done, list) else [done] * len(group)
+            if not isinstance(done, list):
+                # All of them have failed; the first to be refused says why.
+                queued = said[at - 1 - len(group) : at]
+                why = next(word for word in queued if isinstance(word, Exception))
+                done = [why] * len(group)
+            answers += done
         for failed in (answer for answer in answers if isinstance(answer, Exception)):
             self._let_go(failed)
         if self._wait and not (isinstance(said[-1], int) and said[-1] >= self._wait):

@@ -59,9 +59,10 @@ def _opened(name: str, place: str) -> Iterator[Store]:
             store = SqliteStore(f"{place}/backlog.db", max_events=10**7)
         else:
             from second_mw.outbox.redis import from_url
-            from tests.delivery.redis_server import running
+            from tests.delivery.redis_server import patient, running
 
-            store = from_url(f"{stack.enter_context(running(Path(place))).url}?max=10000000")
+            server = stack.enter_context(running(Path(place)))
+            store = from_url(patient(f"{server.url}?max=10000000"))
         stack.callback(store.close)
         yield store
 

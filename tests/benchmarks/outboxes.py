@@ -153,13 +153,13 @@ def _redis_stores(place: Path, stack: ExitStack) -> dict[str, Store]:
     if shutil.which("redis-server") is None:
         return {}
     from second_mw.outbox.redis import from_url
-    from tests.delivery.redis_server import running
+    from tests.delivery.redis_server import patient, running
 
     stores: dict[str, Store] = {}
     for synced in _SYNCED:
         (place / synced).mkdir()
         server = stack.enter_context(running(place / synced, appendfsync=synced))
-        stores[synced] = from_url(server.url)
+        stores[synced] = from_url(patient(server.url))
     return stores
 
 

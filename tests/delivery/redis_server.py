@@ -92,6 +92,12 @@ class Server:
             client.flushall()
 
 
+def patient(url: str) -> str:
+    """Return a server's URL for a machine that may be slow, where the usual timeouts are short."""
+    mark = "&" if "?" in url else "?"
+    return f"{url}{mark}socket_timeout=60&socket_connect_timeout=60"
+
+
 def free_port() -> int:
     """Return a port that nobody listens on, and from which the system connects nobody.
 

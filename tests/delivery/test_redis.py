@@ -20,7 +20,7 @@ from second_mw.limits import shared_store
 from second_mw.outbox import redis as outbox
 from second_mw.outbox.redis import RedisStore, from_url, place_of
 from tests.delivery.build import payload, payloads
-from tests.delivery.redis_server import Server, free_port, running
+from tests.delivery.redis_server import Server, free_port, patient, running
 from tests.delivery.sink import Recorded, Reply, Sink
 from tests.hosts import ADA, Wsgi
 
@@ -53,11 +53,10 @@ def opened() -> Iterator[Callable[..., RedisStore]]:
     """Opens stores, whose accounts are looked at when the test ends, and closes them."""
     with ExitStack() as stack:
 
-        def opened(url: str, accounts: bool = True) -> RedisStore:
-            store = from_url(url)
+        def opened(url: str, *, patiently: bool = True) -> RedisStore:
+            store = from_url(patient(url) if patiently else url)
             stack.callback(store.close)
-            if accounts:
-                stack.callback(assert_accounts_hold, store)
+            stack.callback(assert_accounts_hold, store)
             return store
 
         yield opened
@@ -140,7 +139,7 @@ def test_a_server_that_dies_while_posthog_is_answered_costs_no_event(
 
     sink.answer = answer
     analytics = Analytics(
-        token="phc_x", host=sink.url, outbox=mortal.url, flush_interval=0.1, gzip=False,
+        token="phc_x", host=sink.url, outbox=patient(mortal.url), flush_interval=0.1, gzip=False,
         connect_timeout=0.1, read_timeout=0.1, shutdown_timeout=1.0,
     )  # fmt: skip
     with closing(analytics):
@@ -161,7 +160,7 @@ def test_a_server_that_dies_while_posthog_is_answered_costs_no_event(
 def test_a_host_starts_before_its_redis_and_delivers_by_itself(tmp_path: Path, sink: Sink) -> None:
     server = Server(tmp_path)
     analytics = Analytics(
-        token="phc_x", host=sink.url, outbox=server.url, flush_interval=0.1, gzip=False
+        token="phc_x", host=sink.url, outbox=patient(server.url), flush_interval=0.1, gzip=False
     )
     ask = Wsgi(analytics, lambda _: ADA)
     event = b'{"event":"page viewed"}'
@@ -182,7 +181,7 @@ def test_a_host_starts_before_its_redis_and_delivers_by_itself(tmp_path: Path, s
 def test_a_server_that_hangs_is_given_up_and_puts_that_queue_are_answered(
     mortal: Server, monkeypatch: pytest.MonkeyPatch, opened
 ) -> None:
-    store = opened(mortal.url)
+    store = opened(mortal.url, patiently=False)
     store.put([payload(0)])
     monkeypatch.setattr(outbox, "_QUEUED_FOR", 0.0)
     with mortal.hanging():
@@ -202,7 +201,7 @@ def test_the_queue_before_a_server_that_hangs_is_bounded(
     mortal: Server, monkeypatch: pytest.MonkeyPatch, opened
 ) -> None:
     monkeypatch.setattr(outbox, "_QUEUED_BYTES", 3 * payload(0).size)
-    store = opened(mortal.url)
+    store = opened(mortal.url, patiently=False)
     with mortal.hanging():
         puts = [store.submit([payload(n)]) for n in range(9)]
         assert sum(each.done() for each in puts) >= 6
@@ -221,7 +220,7 @@ def test_a_read_only_replica_takes_nothing_until_it_is_promoted(
     origin = f"127.0.0.1 {mortal.port}"
     with (
         running(tmp_path_factory.mktemp("replica"), replicaof=origin) as replica,
-        closing(from_url(replica.url)) as store,
+        closing(from_url(patient(replica.url))) as store,
         replica.client() as client,
     ):
         assert why(lambda: store.put([payload(0)])) == "store_failed"
@@ -234,7 +233,7 @@ def test_a_server_without_memory_refuses_puts_and_is_drained_all_the_same(
     tmp_path: Path, opened
 ) -> None:
     with running(tmp_path, maxmemory="4mb") as server:
-        store = from_url(server.url)
+        store = from_url(patient(server.url))
         large = b'{"x":"%s"}' % (b"x" * 20_000)
         taken = 0
         while takes(store, taken, properties=large):
@@ -268,7 +267,7 @@ def test_a_server_that_may_lose_what_it_took_is_refused_and_told_why(
     with running(tmp_path, **settings) as server:
         with pytest.raises(ConfigurationError, match=f"^X: .*{words}.*durability=best-effort"):
             from_url(server.url, "X")
-        with closing(from_url(f"{server.url}?durability=best-effort")) as store:
+        with closing(from_url(patient(f"{server.url}?durability=best-effort"))) as store:
             assert store.put([payload(0)]) == 1
             assert [words in sentence for sentence in store.check()] == [True]
 
@@ -277,7 +276,7 @@ def test_a_server_that_comes_late_is_asked_then_what_it_is_set_to(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = Server(tmp_path, appendonly="no")
-    with closing(from_url(server.url)) as store:
+    with closing(from_url(patient(server.url))) as store:
         assert why(lambda: store.put([payload(0)])) == "store_failed"
         store._logged_at = float("-inf")
         server.start()
@@ -298,7 +297,7 @@ def test_a_wrong_password_is_refused_at_start_up_and_not_shown(tmp_path: Path) -
         with pytest.raises(ConfigurationError, match="user and password") as caught:
             from_url(wrong)
         assert "averysecretkey" not in str(caught.value)
-        with closing(from_url(server.url.replace("//", "//:right@"))) as store:
+        with closing(from_url(patient(server.url.replace("//", "//:right@")))) as store:
             assert store.put([payload(0)]) == 1
 
 
@@ -412,7 +411,9 @@ def test_a_transaction_that_is_refused_is_a_refusal_for_all_in_it(server: Server
 
 
 def test_all_that_is_kept_lies_under_one_hash_tag(server: Server) -> None:
-    with closing(Analytics(token="phc_x", host="http://127.0.0.1:9", outbox=server.url)) as here:
+    with closing(
+        Analytics(token="phc_x", host="http://127.0.0.1:9", outbox=patient(server.url))
+    ) as here:
         ask = Wsgi(here, lambda _: ADA)
         use(ask)
         here.outbox.store.bury({keys(here.outbox.store, 1)[0]: "refused"})
@@ -435,7 +436,9 @@ def hosts(server: Server) -> Iterator[Callable[[], Analytics]]:
 
     def host() -> Analytics:
         made.append(
-            Analytics(token="phc_x", host="http://127.0.0.1:9", outbox=server.url, forward=False)
+            Analytics(
+                token="phc_x", host="http://127.0.0.1:9", outbox=patient(server.url), forward=False
+            )
         )
         return made[-1]
 
@@ -480,7 +483,7 @@ def test_erasing_a_person_forgets_that_posthog_was_told(
 ) -> None:
     hosts().capture(KNOWN, "page viewed")
     monkeypatch.setenv("SECOND_POSTHOG_TOKEN", "phc_x")
-    assert main(["erase", "--user", KNOWN.id, "--outbox", server.url]) == 0
+    assert main(["erase", "--user", KNOWN.id, "--outbox", patient(server.url)]) == 0
     assert "2 events erased" in capsys.readouterr().out
     with server.client() as client:
         assert list(client.scan_iter("*identified*")) == []
@@ -527,7 +530,9 @@ WORDS = [ADA.id, ADA.email, ADA.name, "lovelace", "analytical", "w_engine", "w_l
 def test_nothing_in_redis_identifies_an_anonymized_user(tmp_path: Path) -> None:
     with (
         running(tmp_path, rdbcompression="no") as server,
-        closing(Analytics(token="phc_x", host="http://127.0.0.1:9", outbox=server.url)) as here,
+        closing(
+            Analytics(token="phc_x", host="http://127.0.0.1:9", outbox=patient(server.url))
+        ) as here,
     ):
         use(Wsgi(here, lambda _: ADA))
         here.outbox.store.bury({keys(here.outbox.store, 1)[0]: "refused"})
@@ -539,7 +544,10 @@ def test_nothing_in_redis_identifies_an_anonymized_user(tmp_path: Path) -> None:
 
 
 def test_what_was_erased_can_be_read_nowhere(tmp_path: Path) -> None:
-    with running(tmp_path, rdbcompression="no") as server, closing(from_url(server.url)) as store:
+    with (
+        running(tmp_path, rdbcompression="no") as server,
+        closing(from_url(patient(server.url))) as store,
+    ):
         people = [payload(n, distinct_id=("ada", "bob")[n % 2] + "-4711") for n in range(8)]
         store.put(people)
         store.bury(dict.fromkeys(keys(store, 4), "refused"))
@@ -648,7 +656,7 @@ def test_consumers_that_hold_nothing_are_forgotten(
 
 
 def test_tidying_a_server_that_is_gone_waits_for_the_next_time(mortal: Server) -> None:
-    with closing(from_url(mortal.url)) as store:
+    with closing(from_url(patient(mortal.url))) as store:
         mortal.kill()
         store._keep_up()
         store._keep_up()
@@ -658,7 +666,7 @@ def test_tidying_a_server_that_is_gone_waits_for_the_next_time(mortal: Server) -
 
 
 def test_a_payload_that_somebody_deleted_holds_up_nobody(server: Server) -> None:
-    with closing(from_url(server.url)) as store, server.client() as client:
+    with closing(from_url(patient(server.url))) as store, server.client() as client:
         store.put(payloads(4))
         first, second, third, _ = [entry.key for entry in store.peek(4)]
         store.release([keys(store, 1)[0]], 0.0)
@@ -784,7 +792,7 @@ def test_a_cluster_is_an_outbox_too(tmp_path: Path, opened) -> None:
         with server.client() as client:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
             until(lambda: client.cluster("INFO")["cluster_state"] == "ok")
-        store = from_url(server.url.replace("redis:", "redis+cluster:"))
+        store = from_url(patient(server.url.replace("redis:", "redis+cluster:")))
         with closing(store):
             store.put(payloads(3))
             held = keys(store, 2)

@@ -15,7 +15,7 @@ import pytest
 
 from second_mw.outbox.redis import RedisStore, from_url
 from tests.delivery.build import payload
-from tests.delivery.redis_server import Server, running
+from tests.delivery.redis_server import Server, patient, running
 from tests.delivery.test_sqlite_processes import DRAINS, HOLDS, PUTS, WORKS
 
 BIG = 10**9
@@ -98,7 +98,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 @pytest.fixture
 def store(server: Server) -> Iterator[RedisStore]:
     """The test's own look at what is kept; whatever a test does, the accounts are right."""
-    store = from_url(server.url)
+    store = from_url(patient(server.url))
     yield store
     counts = store.counts()
     assert counts.waiting == len(store.peek(BIG))
@@ -113,7 +113,7 @@ def start(server: Server, tmp_path: Path) -> Iterator[Callable[..., Process]]:
     def start(script: str, *arguments: int) -> Process:
         number = len(started)
         output = tmp_path / f"said-{number}"
-        started.append(Process(script, server.url, output, number, *arguments))
+        started.append(Process(script, patient(server.url), output, number, *arguments))
         return started[-1]
 
     yield start
