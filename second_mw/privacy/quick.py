@@ -32,6 +32,7 @@ _REMEMBERED: Final = 4096
 _LONGEST: Final = 64
 #: Values with nothing within.
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+_TEXT: Final = frozenset({str})
 _DIGITS: Final = re.compile(r"\d+")
 #: What no card number reaches.
 _SMALL: Final = 10**11
@@ -126,6 +127,8 @@ class Quick:
                 if value.__class__ is str:
                     if len(value) >= 4:
                         named.append(value)
+                elif _are_texts(value):
+                    named += [text for text in value if len(text) >= 4]
                 elif value is not None:
                     named += [text for text in self._named(event, value) if len(text) >= 4]
                 continue
@@ -291,7 +294,7 @@ class Quick:
 
 
 def _are_texts(value: Any) -> bool:
-    return value.__class__ is list and all(item.__class__ is str for item in value)
+    return value.__class__ is list and _TEXT.issuperset(map(type, value))
 
 
 def _way(kind: Kind, key: Key) -> str:

@@ -458,8 +458,11 @@ _OBJECT_ID = re.compile(r"(?:([a-z]{2,12}_))?(?!ad\d\d)[0-9a-f]{24}")
 _LONGEST_ID: Final = 37
 
 
+_TEXT: Final = frozenset({str})
+
+
 def _are_texts(items: list[Any]) -> bool:
-    return all(item.__class__ is str for item in items)
+    return _TEXT.issuperset(map(type, items))
 
 
 def _is_id(text: str) -> bool:
