@@ -391,6 +391,9 @@ SAME: list[tuple[AnalyticsUser, str, dict[str, Any]]] = [
     (person("viewport_width"), PAGE, {"viewport_width": 12}),
     (person("workspace_home"), PAGE, {"surface": "workspace_home", "theme": "workspace_home"}),
     (person("page"), PAGE, {"page": "page", "theme": ["page", {"page": "page"}]}),
+    (person("u-1", name="Page :Workspace"), PAGE, {"theme": "a/:workspace", "x": "page.1"}),
+    (person("u-1", email="a@gmail.com", name="page"), PAGE, {"route_shape": ["/page", "page"]}),
+    (person("u-1", name="Page"), PAGE, {"route_shape": {"page": "page"}, "surface": ["page"]}),
 ]
 
 
@@ -423,6 +426,15 @@ def test_an_event_arrives_although_its_users_identity_is_one_of_the_products_wor
         (person("u-1", workspaces={"w1": None}), {"s": "w10", "t": "raw1", "u": "w-1"}),
         (person("u-1", name="Jo O'Neil"), {"s": "one", "t": "neilson", "u": "jo"}),
         (person("u-1", name="Mr Max"), {"s": "maximum", "t": "climax", "u": "maxed-out"}),
+        (person("u-1", name="A.B. Quill"), {"s": "A/B", "t": "a-b", "u": "ab", "v": "a.b.2"}),
+        (person("u-1", name="Dr. Ada L. Jr."), {"s": "dr", "t": "jr-2", "u": "dr.2"}),
+        (person("u-1", name="Violet Page."), {"s": "page.2", "t": "x/page"}),
+        (person("auth0|9f3k2p7w"), {"s": "auth0", "t": "9f3k-2p"}),
+        (person("google-oauth2|103547991597142817347"), {"s": "google-oauth2"}),
+        (person("u-1", workspaces={"acme-inc": None}), {"s": "acme", "t": "acmeincs", "u": "inc"}),
+        (person("u-1", email="x@mail.acme.co.uk"), {"s": "co.uk", "t": "mail", "u": "acme"}),
+        (person("u-1", email="x@yahoo.co.uk"), {"s": "yahoo.co.uk", "t": "yahoo"}),
+        (person("u-1", name="Bo Øst"), {"s": "host", "t": "lost-cost"}),
     ],
     ids=lambda part: part.name or part.email or part.id if isinstance(part, AnalyticsUser) else "",
 )
