@@ -164,6 +164,7 @@ class Forwarder:
         with self._lock:
             if self._shift is not None and self._shift.alive:
                 return True
+            had_died = self._shift is not None
             shift = Shift(self._lock, self._pause)
             shift.dispatcher = Thread(
                 target=self._dispatch, args=(shift,), name="second_mw-dispatcher", daemon=True
@@ -175,6 +176,8 @@ class Forwarder:
                     warn("no-thread", "no thread can be started (%s); events wait", error)
                 return False
             self._shift = shift
+        if had_died:
+            logger.error("the dispatcher had ended without a word; another one runs")
         self._check_uwsgi()
         return True
 
@@ -259,7 +262,8 @@ class Forwarder:
         while not shift.over:
             try:
                 wait = self._lease_what_is_due(shift)
-            except Exception as error:
+            except BaseException as error:
+                # Whatever a store or a library raises, SystemExit too: this thread goes on.
                 self._log_fault("the outbox can't be read", error)
                 wait = _AFTER_A_FAULT
                 with self._lock:
@@ -377,8 +381,12 @@ class Forwarder:
                 if not shift.jobs:
                     break
                 job = shift.jobs.popleft()
-            transport = self._connected(shift, transport)
-            self._deliver(job, shift, transport)
+            try:
+                transport = self._connected(shift, transport)
+                self._deliver(job, shift, transport)
+            except BaseException as error:
+                # Not in `_deliver`, which an exit calls too: there an interrupt is to be heard.
+                self._log_fault("a sender was to end; it goes on", error)
         if transport is not None:
             transport.close()
 
@@ -544,7 +552,7 @@ class Forwarder:
             self._warned.add(cause)
             logger.warning(message, *values)
 
-    def _log_fault(self, what: str, error: Exception) -> None:
+    def _log_fault(self, what: str, error: BaseException) -> None:
         """Log something unexpected, once a minute at most."""
         now = time.monotonic()
         if now - self._fault_logged_at >= 60.0:

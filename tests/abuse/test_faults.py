@@ -419,31 +419,76 @@ def test_the_hooks_of_the_host_can_fail_without_ending_delivery(make, sink: Sink
     assert (counts.waiting, counts.delivered + counts.dead) == (0, 2)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_put_after_a_dead_dispatcher_starts_another(make, sink: Sink, monkeypatch) -> None:
-    """Whatever ends a thread, SystemExit from a library for one: the next event starts it again."""
+@pytest.mark.parametrize("error", [SystemExit(), KeyboardInterrupt(), GeneratorExit()])
+def test_whatever_is_raised_in_the_dispatcher_it_is_logged_and_goes_on(
+    error: BaseException, make, sink: Sink, monkeypatch, caplog
+) -> None:
+    """SystemExit from a library, for one."""
     from second_mw.outbox.memory import MemoryStore
 
     store = MemoryStore()
     analytics = make(outbox=store, host=sink.url, flush_at=1, flush_interval=0.05)
     analytics.capture(ADA, "page viewed")
     sink.wait_for(lambda: len(sink.delivered) == 1)
-    real, dead = store.counts, []
+    real, raised = store.counts, []
 
-    def exits() -> Any:
-        if threading.current_thread().name == "second_mw-dispatcher" and not dead:
-            dead.append(threading.current_thread())
-            raise SystemExit
+    def fails() -> Any:
+        if threading.current_thread().name == "second_mw-dispatcher" and not raised:
+            raised.append(threading.current_thread())
+            raise error
         return real()
 
-    monkeypatch.setattr(store, "counts", exits)
+    monkeypatch.setattr(store, "counts", fails)
     analytics.capture(ADA, "page viewed")
-    for _ in range(600):
-        if dead and not dead[0].is_alive():
-            break
-        threading.Event().wait(0.05)
+    # Without another event to wake it.
+    sink.wait_for(lambda: len(sink.delivered) == 2)
+    assert raised[0].is_alive()
+    assert "the outbox can't be read" in caplog.text
+
+
+def test_whatever_is_raised_in_a_sender_it_is_logged_and_goes_on(
+    make, sink: Sink, monkeypatch, caplog
+) -> None:
+    from second_mw.forwarder.delivery import Delivery
+
+    analytics = make(host=sink.url, outbox="memory://", flush_at=1, flush_interval=0.05)
+    real, raised, has_raised = Delivery.run, [], threading.Event()
+
+    def exits(self: Any, *values: Any, **named: Any) -> Any:
+        if not raised:
+            raised.append(threading.current_thread())
+            has_raised.set()
+            raise SystemExit
+        return real(self, *values, **named)
+
+    monkeypatch.setattr(Delivery, "run", exits)
     analytics.capture(ADA, "page viewed")
-    sink.wait_for(lambda: len(sink.delivered) == 3)
+    assert has_raised.wait(30)
+    # What it had stays leased; what comes now is delivered.
+    analytics.capture(ADA, "page viewed")
+    sink.wait_for(lambda: len(sink.delivered) == 1)
+    assert raised[0].is_alive()
+    assert "a sender was to end" in caplog.text
+
+
+def test_a_put_after_a_dead_dispatcher_starts_another_and_says_so(make, sink: Sink, caplog) -> None:
+    analytics = make(outbox="memory://", host=sink.url, flush_at=1, flush_interval=0.05)
+    analytics.capture(ADA, "page viewed")
+    sink.wait_for(lambda: len(sink.delivered) == 1)
+    # No exception ends it; what does, such as the death of a thread in C, is as if it never ran.
+    dead = threading.Thread(target=lambda: None)
+    dead.start()
+    dead.join()
+    shift = analytics._forwarder._shift
+    running, shift.dispatcher = shift.dispatcher, dead
+    with shift.to_dispatch:
+        shift.over = True
+        shift.to_dispatch.notify_all()
+        shift.to_send.notify_all()
+    running.join(30)
+    analytics.capture(ADA, "page viewed")
+    sink.wait_for(lambda: len(sink.delivered) == 2)
+    assert "another one runs" in caplog.text
 
 
 def test_what_is_kept_although_the_forwarder_can_not_be_woken_is_told_as_kept(
