@@ -78,7 +78,7 @@ UNSAFE: Final = frozenset({"__proto__", "constructor", "prototype"})
 _INITIALISM = re.compile(r"(?<![A-Z])(ID|URL)(s?)(?![a-z])")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _SEPARATORS = re.compile(r"[\W_]+")
-_TRAILING_DIGITS = re.compile(r"[\d_]+$")
+_LONGEST_END: Final = 1024
 
 
 def unseparated(names: Iterable[str]) -> frozenset[str]:
@@ -102,13 +102,25 @@ def normal_form(key: str) -> str:
     >>> [normal_form(k) for k in ("userEmail", "User-E-Mail 2", "userIDs", "ＰageＵＲＬ")]
     ['user_email', 'user_e_mail', 'user_ids', 'page_url']
     """
+    if len(key) > 2 * _LONGEST_END:
+        # No name is so long: its beginning and its end are all that a rule looks at.
+        key = _without_digits(_SEPARATORS.sub("_", key))
+        key = key if len(key) <= 2 * _LONGEST_END else key[:_LONGEST_END] + key[-_LONGEST_END:]
     text = visible(key)
-    if not (text.islower() or text.isupper()):
+    if text != text.lower() and not text.isupper():
         text = _INITIALISM.sub(lambda found: found[1].title() + found[2], text)
         text = _CAMEL.sub("_", text)
     text = _SEPARATORS.sub("_", text.casefold()).strip("_")
     # A key of digits alone keeps them: it is data, not a numbered name.
-    return _TRAILING_DIGITS.sub("", text) or text
+    return _without_digits(text) or text
+
+
+def _without_digits(text: str) -> str:
+    """Return a text without the digits and `_` at its end."""
+    end = len(text)
+    while end and (text[end - 1] == "_" or text[end - 1].isdecimal()):
+        end -= 1
+    return text[:end]
 
 
 _NOT_ALNUM: Final = {code: None for code in range(128) if not chr(code).isalnum()}

@@ -232,7 +232,8 @@ _ISSUED: Final = {
     for prefix in range(int(first), int(last) + 1)
 }
 _PREFIX_SIZES: Final = (1, 2, 3, 4)
-_DOUBLED: Final = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
+#: Digits as the sum of the digits of their doubles.
+_DOUBLED: Final = bytes.maketrans(b"0123456789", b"0246813579")
 #: What may stand between the digits of a card, an IBAN or a phone number: spaces of any width,
 #: dots, hyphens, dashes of any length and low lines.
 SEPARATOR: Final = r"[\s.\-_\u00ad\u2010-\u2015\u2212]"
@@ -276,8 +277,10 @@ _BY_BEGINNING: Final[dict[str, tuple[int, ...]]] = {}
 
 
 def _passes_luhn(digits: str) -> bool:
-    numbers = [int(digit) for digit in reversed(digits)]
-    return (sum(numbers[::2]) + sum(_DOUBLED[number] for number in numbers[1::2])) % 10 == 0
+    raw = digits.encode()
+    # Each byte is its digit and 48.
+    total = sum(raw[::-1][::2]) + sum(raw[-2::-2].translate(_DOUBLED))
+    return (total - 48 * len(raw)) % 10 == 0
 
 
 def card_of_number(value: float) -> bool:
@@ -505,9 +508,10 @@ def is_quiet(text: str) -> bool:
         and _LONG_RUN not in (classes.replace(b"0", b"a") if digits else classes)
         and (digits < 4 or _are_small(raw, classes, digits))
         and not ("?" in text and "=" in text)
-        and "-----BEGIN" not in text
-        and "eyJ" not in text
-        and "anon_" not in text
+        # A character is found in a tenth of the time of a word.
+        and not ("G" in text and "-----BEGIN" in text)
+        and not ("J" in text and "eyJ" in text)
+        and not ("_" in text and "anon_" in text)
     )
 
 
