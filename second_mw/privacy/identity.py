@@ -225,9 +225,7 @@ class Needles:
 
     def _add_compactly(self, bare: str) -> None:
         """Take an id whose parts may be separated otherwise, or not at all."""
-        if len(bare) >= _LONG_ID and bare.isdecimal():
-            self._digits.add(bare)
-        elif len(bare) >= _LONG_ID and not bare.isalpha():
+        if len(bare) >= _LONG_ID and not bare.isalpha():
             self._compactly[bare] = None
         else:
             self._add_words(bare)
@@ -300,9 +298,11 @@ class Needles:
 
     def _add_words(self, text: str) -> None:
         words = _WORDS.findall(text)
-        if len(words) == 1 and words[0].isdecimal():
+        is_number = len(words) == 1 and words[0].isdecimal()
+        if is_number:
             self._digits.add(words[0])
-        elif words:
+        # A long number is the same in groups: 4815-162-342.
+        if words and (not is_number or len(words[0]) >= _LONG_ID):
             self._names["".join(words)] = words
 
 
