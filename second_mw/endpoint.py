@@ -613,7 +613,7 @@ def _means_workspace(key: str) -> bool:
     if key == "workspace_id":
         return True
     # Few keys begin so, and only those are worth a normal form.
-    if key.isascii() and "workspace" not in key.lower():
+    if "workspace" not in key.lower() if key.isascii() else not names.may_say(key, "k"):
         return False
     return names.normal_form(key).replace("_", "") == "workspaceid"
 

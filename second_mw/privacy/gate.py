@@ -25,6 +25,7 @@ from second_mw.user import AnalyticsUser
 
 _PLACEHOLDER = re.compile("|".join(map(re.escape, sorted(PLACEHOLDERS))))
 _UPPER_AFTER_LOWER = re.compile(r"([a-z0-9])([A-Z])")
+_PIECES = re.compile(r"[^\s'’`.,()\-]+")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _CJK = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
@@ -199,7 +200,11 @@ class Gate:
     def _of_event(self, named: Iterable[str], text: str) -> list[Needle]:
         # Whole spellings only: what an event names is free text, and its single words are common.
         found: list[Needle] = []
+        is_ascii = text.isascii()
         for raw in named:
+            if is_ascii and not raw.isascii() and not _fold(raw.strip()[:1]).isascii():
+                # Its first character alone is not there.
+                continue
             name = _fold(raw).strip()
             # The first question is the one that nearly every name answers with no.
             if name not in text and '"' not in name and "\\" not in name:
@@ -216,6 +221,12 @@ def _fold(text: str) -> str:
 def _bare(text: str) -> str:
     """Return the letters and digits alone: `page.` is the catalogue's `page`."""
     return "".join(filter(str.isalnum, text))
+
+
+def _plain(text: str) -> str:
+    """Return a folded text without its accents and with a dot on every i."""
+    letters = unicodedata.normalize("NFKD", text.replace("ı", "i"))
+    return "".join(letter for letter in letters if unicodedata.category(letter) != "Mn")
 
 
 def _spelled(text: str) -> str:
@@ -262,6 +273,11 @@ def _ids(texts: Iterable[str]) -> Iterator[Needle]:
             yield from _needle(text, "alone")
         else:
             yield from _needle(text, "anywhere")
+            # An id of words is as common as words are, a number stands in longer ones by chance.
+            bare = _bare(text)
+            is_mixed = len(bare) >= 8 and not bare.isalpha() and not bare.isdecimal()
+            if bare != text and len(bare) >= 4:
+                yield from _needle(bare, "anywhere" if is_mixed else "alone")
 
 
 def _of_email(email: str) -> Iterator[Needle]:
@@ -270,7 +286,7 @@ def _of_email(email: str) -> Iterator[Needle]:
     if not at:
         return
     yield from _needle(address, "anywhere")
-    for part in {local, local.split("+")[0]}:
+    for part in {local, local.split("+")[0], _bare(local)}:
         if len(part) >= 4:
             yield from _needle(part, "alone")
     if len(domain) >= 4 and not is_public_mail(domain):
@@ -286,7 +302,10 @@ def _of_name(name: str) -> Iterator[Needle]:
     for spelling in {sep.join(parts) for sep in ("", " ", "-", "_", ".")}:
         if len(spelling) >= 2:
             yield from _needle(spelling, "anywhere" if _CJK.search(spelling) else "alone")
-    for part in parts:
+    # O'Brien is obrien and brien, José is jose.
+    parts += [piece for part in parts for piece in (_bare(part), *_PIECES.findall(part))]
+    parts += [_plain(part) for part in parts if not part.isascii()]
+    for part in dict.fromkeys(parts):
         # Initials, as J.R., are no match.
         if len(_bare(part)) >= 3:
             yield from _needle(part, "alone")

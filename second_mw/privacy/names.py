@@ -160,8 +160,19 @@ def holds_secret(normal: str) -> bool:
     )
 
 
+def may_say(key: str, letter: str) -> bool:
+    """Whether a key has a small letter in its normal form: asked before that is made.
+
+    >>> may_say("Ａnonymiｚed", "z"), may_say("user_id", "z")
+    (True, False)
+    """
+    if key.isascii():
+        return letter in key.lower()
+    return any(letter in visible(character).casefold() for character in set(key))
+
+
 def asks_for_anonymity(key: str) -> bool:
     """Whether a key is, in any spelling, the event's own word on its mode (spec §7)."""
-    if key.isascii() and (len(key) < 10 or "z" not in key.lower()):
+    if (len(key) < 10 and key.isascii()) or not may_say(key, "z"):
         return False
     return bare_form(key) == "anonymized"
