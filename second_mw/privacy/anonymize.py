@@ -20,6 +20,7 @@ from second_mw.privacy.exempt import FAMILIES, IN_MODELS, PLACEHOLDERS
 from second_mw.privacy.identity import Identity
 from second_mw.privacy.receipt import Line
 from second_mw.privacy.sanitize import (
+    DEEPEST,
     Dropped,
     Kept,
     Key,
@@ -53,9 +54,6 @@ _REMEMBERED: Final = 4096
 
 #: Keys, in bare form, of which the endpoint has to know.
 _TELLING: Final = frozenset({"anonymized", "workspaceid"})
-
-#: How deep Ident values are looked for; the endpoint refuses bodies that are nested deeper.
-_DEEPEST: Final = 64
 
 
 class Rulebook:
@@ -189,6 +187,7 @@ class Anonymizer(Walk):
 
     def properties(self, posted: Mapping[str, Any]) -> dict[str, Any]:
         """Return the properties as they leave."""
+        posted = self._bounded(posted)
         self.named = self._named_in(posted)
         if self.named:
             self._named = identities.identity_of_named(self.named, self._rules.words)
@@ -211,7 +210,7 @@ class Anonymizer(Walk):
                 self._collect_inside(value, found, depth)
             else:
                 _collect_declared(kind, value, self._fails, found)
-        elif depth < _DEEPEST:
+        elif depth < DEEPEST:
             self._collect_inside(value, found, depth)
 
     def _collect_inside(self, value: Any, found: list[str], depth: int) -> None:
@@ -219,7 +218,7 @@ class Anonymizer(Walk):
             for key, item in value.items():
                 if isinstance(key, str):
                     self._collect(key, item, found, top=False, depth=depth + 1)
-        elif isinstance(value, list | tuple | set | frozenset) and depth < _DEEPEST:
+        elif isinstance(value, list | tuple | set | frozenset) and depth < DEEPEST:
             for item in value:
                 self._collect_inside(item, found, depth + 1)
 
@@ -408,7 +407,7 @@ def named_by(value: Any, fails: Callable[[str], bool], depth: int = 1) -> list[s
     if isinstance(value, str):
         return [clean_text(value)]
     found: list[str] = []
-    if depth >= _DEEPEST:
+    if depth >= DEEPEST:
         return found
     if isinstance(value, list | tuple | set | frozenset):
         for item in value:

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from second_mw.privacy import identity as identities
 from second_mw.privacy import views
-from second_mw.privacy.anonymize import Rulebook, is_version, judged_text, named_by
+from second_mw.privacy.anonymize import Rulebook, is_version, judged_text
 from second_mw.privacy.catalogue import Kind
 from second_mw.privacy.identity import Identity, compact, folded
 from second_mw.privacy.sanitize import MAX_KEYS, Key, clean_text, cut_key
@@ -129,8 +129,8 @@ class Quick:
                         named.append(value)
                 elif _are_texts(value):
                     named += [text for text in value if len(text) >= 4]
-                elif value is not None:
-                    named += [text for text in self._named(event, value) if len(text) >= 4]
+                elif value.__class__ not in _SCALARS:
+                    return None
                 continue
             if means == "look":
                 return None
@@ -229,12 +229,6 @@ class Quick:
                 return None
         form = _form_with_views(value)
         return None if form is None else (value, form)
-
-    def _named(self, event: str, value: Any) -> list[str]:
-        def fails(key: str) -> bool:
-            return self._rules.key(event, key, top=False).rule is not None
-
-        return named_by(value, fails)
 
     # Keys
 

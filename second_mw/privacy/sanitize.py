@@ -19,6 +19,10 @@ from second_mw.privacy.secrets import PREFIXES, is_plain, is_quiet
 MAX_KEYS: Final = 80
 MAX_ITEMS: Final = 20
 MAX_DEPTH: Final = 8
+#: How deep values are looked into for what an event names; a body that is deeper is refused.
+DEEPEST: Final = 64
+#: Values within one property; a body of JSON that is taken can't hold as many.
+MAX_NODES: Final = 2**18
 MAX_KEY: Final = 80
 #: Beyond it JavaScript, and so an analyst's browser, no longer holds a whole number exactly.
 MAX_WHOLE: Final = 2**53
@@ -75,6 +79,30 @@ class Key(NamedTuple):
     rule: str | None = None
     secret: bool = False
     normal: str = ""
+
+
+def is_bounded(value: Any) -> bool:
+    """Whether a value has no more values within than a body can have.
+
+    Server code may hand over what holds itself, or one list many times over.
+    """
+    left = MAX_NODES
+    level = [value]
+    # No rule looks deeper than this.
+    for _ in range(DEEPEST):
+        below: list[Any] = []
+        for outer in level:
+            if isinstance(outer, Mapping):
+                below += outer.values()
+            elif isinstance(outer, list | tuple | set | frozenset):
+                below += outer
+            if len(below) > left:
+                return False
+        left -= len(below)
+        level = below
+        if not level:
+            break
+    return True
 
 
 def clean_text(text: str) -> str:
@@ -196,7 +224,18 @@ class Walk:
             quick = self._quickly(posted)
             if quick is not None:
                 return quick
-        return self._object(posted, 1, "")
+        return self._object(self._bounded(posted), 1, "")
+
+    def _bounded(self, posted: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the properties without values that have no end, or as good as none."""
+        kept = {name: value for name, value in posted.items() if is_bounded(value)}
+        if len(kept) == len(posted):
+            return posted
+        for name in posted:
+            if name not in kept:
+                shown = self.key(name, top=True).shown if isinstance(name, str) else ":key"
+                self._note(shown, "dropped", "too_many_items")
+        return kept
 
     def _quickly(self, posted: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the properties as they leave, None if a key is not clean as it was posted.
@@ -248,6 +287,8 @@ class Walk:
                     else self.text(item, _ANY_KEY).value
                     for item in value
                 ]
+            elif not is_bounded(value):
+                return None
             else:
                 verdict = self._value(value, self._judged(name, value, {}, top=True), 1, "")
                 if not isinstance(verdict, Dropped):

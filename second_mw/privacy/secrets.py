@@ -32,7 +32,8 @@ class Span(NamedTuple):
 #: narrow that no shape fits in; a test compares its answer with the full scan's.
 PLAIN: Final = re.compile(
     r"(?:[A-Za-z]{1,15}[_.-]){0,7}(?:[A-Za-z]{1,15}(?![A-Za-z0-9])|[A-Za-z]{1,12}\d{1,3})"
-    r"(?:[-.]\d){0,2}(?:-20\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))?"
+    r"(?:[-.]\d){0,2}(?:-20\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))?",
+    re.ASCII,
 )
 #: The longest text that `PLAIN` is asked about: shorter than a UUID.
 PLAIN_LENGTH: Final = 32

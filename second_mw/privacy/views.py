@@ -204,6 +204,10 @@ def readings(text: str) -> Iterator[str]:
         yield read
         if inner := _ANY_BASE64.search(read):
             yield normal(_bytes_of(inner[0]).decode("utf-8", "replace"))
+        # A letter or two before it put it out of step.
+        for skipped in (1, 2, 3):
+            if _MIXED.search(piece, skipped):
+                yield normal(_bytes_of(piece[skipped:]).decode("utf-8", "replace"))
 
 
 def _pieces(text: str) -> Iterator[str]:

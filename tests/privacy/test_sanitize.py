@@ -6,9 +6,10 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
-from tests.privacy.cores import ADA, left_of
+from tests.privacy.cores import ADA, core, finish, left_of
 
 IDENTIFIED = replace(ADA, anonymized=False)
 CLAIMS = ("user_id", "user_email", "user_name", "workspace_id", "workspace_role")
@@ -82,6 +83,28 @@ def test_lists_count_as_levels() -> None:
     while left:
         left, depth = left[0], depth + 1
     assert depth == 6
+
+
+@pytest.mark.parametrize("mode", ["anonymized", "identified"])
+@pytest.mark.parametrize("receipts", [True, False])
+@pytest.mark.parametrize("key", ["theme", "app_name", "plan_features", "message"])
+def test_a_list_that_holds_itself_many_times_is_dropped(
+    key: str, receipts: bool, mode: str
+) -> None:
+    many: list[Any] = ["a"]
+    many += [many] * 20
+    shared: Any = {"app_name": "Board"}
+    for _ in range(40):
+        shared = {"a": shared, "b": shared}
+    for endless in (many, shared):
+        pipeline = core(receipts=receipts)
+        finished = finish({key: endless, "clicks": 7}, pipeline=pipeline, mode=mode)
+        left = msgspec.json.decode(finished.payloads[-1].properties)
+        assert left["clicks"] == 7
+        assert key not in left
+        if receipts:
+            assert finished.receipt is not None
+            assert finished.receipt.lines[0].rule == "too_many_items"
 
 
 def test_an_object_that_holds_itself_ends() -> None:
