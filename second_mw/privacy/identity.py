@@ -225,7 +225,7 @@ class Needles:
 
     def _add_compactly(self, bare: str) -> None:
         """Take an id whose parts may be separated otherwise, or not at all."""
-        if len(bare) >= _LONG_ID and not bare.isalpha():
+        if len(bare) >= _LONG_ID and not bare.isalpha() and not bare.isdecimal():
             self._compactly[bare] = None
         else:
             self._add_words(bare)

@@ -130,6 +130,9 @@ def test_a_value_that_only_looks_alike_does_not(fields: dict[str, object], text:
         ("48151", 148151, False),
         ("4815", 4815, False),  # four digits stand in numbers by chance
         ("u48151", 48151, False),
+        ("+49 151 23456789", 4915123456789, True),
+        ("48-15-16-23", 48151623, True),
+        ("48-15-16-23", 148151623, False),
     ],
 )
 def test_a_number_is_compared_with_numeric_ids(user_id: str, number: float, hits: bool) -> None:
