@@ -218,6 +218,7 @@ DATA_AS_KEYS = [
     Leak("a workspace's id inside a key", {"clicks:ws_tarnholme_83": 3}),
     Leak("the user's name as a key", {"Quillfeather": 3}),
     Leak("the user's name inside a key", {"clicks_by_quillfeather": 3}),
+    Leak("the user's name in base64 behind a letter of its alphabet", {"x": "xcXVpbGxmZWF0aGVy"}),
     Leak("the user's name inside a camelCase key", {"clicksByQuillfeatherToday": 3}),
     Leak("an alias as a key", {"moonwright77": 3}),
     Leak("a base64 key", {b64url(MAIL): 3}),

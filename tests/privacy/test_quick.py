@@ -115,6 +115,8 @@ def test_it_does_for_more_keys_than_leave(last: dict[Any, Any], mode: str) -> No
         (ADA, {"%2B33%204%": {"app_name": "Thistledown"}, "theme": "thistledown"}),
         (ADA, {"userEmail": [{"app_name": "Thistledown"}], "theme": "thistledown"}),
         (ADA, {"message": {"app_name": "Thistledown"}, "theme": "thistledown"}),
+        (ADA, {"v1": "cXdlbg-a-a-\uff15"}),
+        (ADA, {"x": "a\uff15"}),
     ],
 )
 def test_it_leaves_to_the_careful_one_what_is_within(
