@@ -72,6 +72,10 @@ def watch_child_exit() -> None:
         library = sys.modules.get(name)
         if library is not None:
             library.Finalize(None, _at_exit, exitpriority=0)
+    signals = sys.modules.get("celery.signals")
+    if signals is not None:
+        # A child of Celery's pool ends by os._exit even before its finalizers, and says so here.
+        signals.worker_process_shutdown.connect(_at_celerys_exit, weak=False)
 
 
 def soon(seconds: float, work: Callable[[], object]) -> Timer | None:
@@ -95,6 +99,10 @@ def _after_fork() -> None:
     _state["exit_began"] = None
     for living in list(_living):
         living.after_fork()
+
+
+def _at_celerys_exit(**_: object) -> None:
+    _at_exit()
 
 
 def _at_exit() -> None:

@@ -30,12 +30,40 @@ async def async_host(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.body", "body": b"ok"})
 
 
+def signed(app: Any) -> Any:
+    """Say in every answer which process gave it (WSGI)."""
+
+    def answering(environ: Any, start_response: Any) -> Any:
+        def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            return start_response(status, [*headers, ("X-Process", str(os.getpid()))], *more)
+
+        return app(environ, start)
+
+    return answering
+
+
+def async_signed(app: Any) -> Any:
+    """The same for ASGI."""
+
+    async def answering(scope: Any, receive: Any, send: Any) -> None:
+        async def sending(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                signature = (b"x-process", str(os.getpid()).encode())
+                message = {**message, "headers": [*message["headers"], signature]}
+            await send(message)
+
+        await app(scope, receive, sending)
+
+    return answering
+
+
 def __getattr__(name: str) -> Any:
     """Wrap `app` (WSGI) and `async_app` (ASGI) when a server asks for them."""
     if name == "app":
-        return made().wsgi(host, user=lambda _: USER)
+        return signed(made().wsgi(host, user=lambda _: USER))
     if name == "async_app":
-        return made().asgi(async_host, user=lambda _: USER, user_blocks=False)
+        wrapped = made().asgi(async_host, user=lambda _: USER, user_blocks=False)
+        return async_signed(wrapped)
     raise AttributeError(name)
 
 
