@@ -104,7 +104,8 @@ def normal_form(key: str) -> str:
     """
     if len(key) > 2 * _LONGEST_END:
         # No name is so long: its beginning and its end are all that a rule looks at.
-        key = _without_digits(_SEPARATORS.sub("_", key))
+        key = _SEPARATORS.sub("_", key)
+        key = _without_digits(key) or key
         key = key if len(key) <= 2 * _LONGEST_END else key[:_LONGEST_END] + key[-_LONGEST_END:]
     text = visible(key)
     if text != text.lower() and not text.isupper():

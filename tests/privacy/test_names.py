@@ -114,3 +114,11 @@ def test_no_other_key_is_the_events_own_word(key: str) -> None:
 def test_the_normal_form_is_its_own_normal_form_and_takes_any_text(key: str) -> None:
     normal = names.normal_form(key)
     assert names.normal_form(normal) == normal
+
+
+def test_a_key_of_any_length_is_judged_by_its_ends() -> None:
+    digits = "1" * 5000
+    assert names.normal_form("user" + "_-" * 4000 + "email" + "_1" * 4000) == "user_email"
+    assert names.normal_form("-" * 9000 + "userEmail" + digits) == "user_email"
+    assert names.normal_form("x" * 9000 + "_email").endswith("x_email")
+    assert names.normal_form(digits).isdecimal()
