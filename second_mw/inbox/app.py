@@ -7,6 +7,7 @@ own threaded server, a thread a connection.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import socket
@@ -155,7 +156,12 @@ class Inbox:
         except HTTPException as error:
             response = _text(error.description or error.name, error.code or 400)
         except ConnectionError:
-            raise  # the failure mode `drop`, or a client that went away
+            # The failure mode `drop`, or a client that went away. The server itself may keep the
+            # connection for a next request.
+            if (connection := environ.get("werkzeug.socket")) is not None:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+            raise
         except Exception:
             logger.exception("the inbox could not answer %s", request.path)
             response = _text("The inbox could not answer. Its log says why.", 500)

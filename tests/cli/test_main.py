@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ from second_mw.version import VERSION
 def test_help_names_every_command_and_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     printed = capsys.readouterr().out
-    assert all(f"\n    {name} " in printed for name in COMMANDS)
+    assert all(re.search(rf"^    {name}\s", printed, re.MULTILINE) for name in COMMANDS)
     assert "Example: second-mw" in printed
 
 
