@@ -94,7 +94,7 @@ ATTACKS: Final[dict[str, str]] = {
         "test_faults.py::test_a_preference_store_that_hangs_means_anonymized_and_holds_up_no_host",
     "an outbox that hangs": "test_faults.py::test_no_request_hangs_on_an_outbox",
     "whatever ends the forwarder's thread":
-        "test_faults.py::test_a_put_after_a_dead_dispatcher_starts_another",
+        "test_faults.py::test_a_put_after_a_dead_dispatcher_starts_another_and_says_so",
     "a fault in the forwarder":
         "test_faults.py::test_a_fault_in_the_forwarder_ends_no_thread_and_costs_no_request",
     # What is told
