@@ -234,7 +234,8 @@ def walked_named(request: pytest.FixtureRequest, driver: webdriver.Chrome) -> Wa
 def settled(events: list[dict[str, Any]]) -> dict[str, Any]:
     """Payloads by event, whole, less what every event has and what differs from run to run."""
     payloads = []
-    for event in events:
+    # In the order in which they happened: batches, and so modes, may overtake one another.
+    for event in sorted(events, key=lambda event: event["timestamp"]):
         properties = dict(event["properties"])
         if "duration_ms" in properties:
             assert isinstance(properties["duration_ms"], int)
