@@ -248,7 +248,7 @@ def test_while_posthog_is_down_nothing_is_lost_and_the_request_sees_nothing(
 def test_disabled_a_process_has_no_thread_file_or_socket_of_ours(adapter, monkeypatch) -> None:
     monkeypatch.setenv("SECOND_TELEMETRY_DISABLED", "1")
     gc.collect()
-    threads, files = set(threading.enumerate()), sorted(Path("/proc/self/fd").iterdir())
+    threads, files = set(threading.enumerate()), set(Path("/proc/self/fd").iterdir())
     analytics = Analytics(token="phc_test", flush_at=1)
     wrapped = analytics.wsgi(lambda *_: [b""], user=lambda _: ADA)
     assert wrapped is not None
@@ -259,8 +259,9 @@ def test_disabled_a_process_has_no_thread_file_or_socket_of_ours(adapter, monkey
     assert analytics.flush() == (0, 0)
     assert analytics.close() == (0, 0)
     analytics.shutdown()
-    assert set(threading.enumerate()) == threads
-    assert sorted(Path("/proc/self/fd").iterdir()) == files
+    # What an earlier test left may end meanwhile; nothing may be added.
+    assert set(threading.enumerate()) <= threads
+    assert set(Path("/proc/self/fd").iterdir()) <= files
     assert analytics.stats()["enabled"] is False
 
 
