@@ -31,7 +31,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 T = TypeVar("T")
 
 #: Seconds that anything on the page may take before the walk gives up.
-PATIENCE = 20.0
+PATIENCE = 60.0
 #: What a page that is just being drawn may throw at a click; the next look finds it settled.
 PASSING = (
     ElementClickInterceptedException,

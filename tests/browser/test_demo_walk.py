@@ -8,41 +8,29 @@ forwarder, so what is compared here is what PostHog would get. `walk_anonymized.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from selenium import webdriver
-from werkzeug.serving import make_server
 
 from demos import screenshots
-from demos.flask_host import create_app as flask_app
 from demos.product.sample import PEOPLE, WORKSPACES
-from demos.product.story import Story
-from demos.starlette_host import create_app as starlette_app
 from demos.walk import Walk, running
-from second_mw import Analytics
-from second_mw.inbox.app import InboxServer
-from second_mw.inbox.receipts import ReceiptSender
 from second_mw.privacy.catalogue import COMMON, Catalogue
 from second_mw.version import VERSION
+from tests.browser.demo import BUILD_SECONDS, HOSTS, PATIENCE, demo
 
 pytestmark = pytest.mark.browser
 
-BUILD_SECONDS = 0.3
 CATALOGUE = Catalogue.default().events
-HOSTS = ["flask", "starlette"]
 WALKS = Path(__file__).parent
-PATIENCE = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -56,94 +44,6 @@ def driver() -> Iterator[webdriver.Chrome]:
 @pytest.fixture(autouse=True)
 def _desk(driver: webdriver.Chrome) -> None:
     screenshots.Camera(driver).look()
-
-
-@contextlib.contextmanager
-def flask_served(analytics: Analytics, story: Story) -> Iterator[str]:
-    server = make_server("127.0.0.1", 0, flask_app(analytics, story), threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-@contextlib.contextmanager
-def starlette_served(analytics: Analytics, story: Story) -> Iterator[str]:
-    started = threading.Event()
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: Any = None) -> None:
-            await super().startup(sockets)
-            started.set()
-
-    config = uvicorn.Config(
-        starlette_app(analytics, story), port=0, log_config=None, timeout_graceful_shutdown=2
-    )
-    server = Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        assert started.wait(20)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
-SERVED: dict[str, Callable[[Analytics, Story], contextlib.AbstractContextManager[str]]] = {
-    "flask": flask_served,
-    "starlette": starlette_served,
-}
-
-
-@dataclass
-class Arrived:
-    """What has arrived in the inbox behind a demo."""
-
-    inbox: InboxServer
-    analytics: Analytics
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        """Every event so far, in order, once what waits is delivered."""
-        assert self.analytics.flush(PATIENCE).left == 0
-        return self.inbox.events()
-
-    def until(self, name: str) -> dict[str, Any]:
-        """Wait for an event of this name, and return the first."""
-
-        def named() -> list[dict[str, Any]]:
-            return [event for event in self.inbox.events() if event["event"] == name]
-
-        assert self.inbox.wait_for(named, PATIENCE), name
-        return named()[0]
-
-
-@contextlib.contextmanager
-def demo(host: str, **fields: Any) -> Iterator[tuple[str, Arrived]]:
-    """The demo in this process, and what arrives in the inbox behind it."""
-    with InboxServer(port=0) as inbox:
-        receipts = ReceiptSender(f"{inbox.url}/receipts")
-        # One sender keeps the order in which things happened.
-        analytics = Analytics(**{
-            "token": "phc_test",
-            "host": inbox.url,
-            "on_receipt": receipts,
-            "flush_interval": 0.2,
-            "max_in_flight": 1,
-            **fields,
-        })  # fmt: skip
-        try:
-            with SERVED[host](analytics, Story(build_seconds=BUILD_SECONDS)) as address:
-                yield address, Arrived(inbox, analytics)
-        finally:
-            analytics.close(timeout=1.0)
-            receipts.close()
 
 
 def everything(walk: Walk, *, named: bool = False) -> None:
@@ -372,10 +272,17 @@ def test_no_event_is_taken_from_someone_who_is_not_onboarded(walked: Walked) -> 
     assert not any(event["properties"].get("surface") == "onboarding" for event in walked.events)
 
 
-def test_no_page_breaks_its_own_policy(walked: Walked) -> None:
+def violations(walked: Walked) -> list[str]:
     # A visitor is told 401, someone not onboarded nothing; the console notes the former.
-    wrong = [line["message"] for line in walked.console if " 401 " not in line["message"]]
-    assert wrong == []
+    return [line["message"] for line in walked.console if " 401 " not in line["message"]]
+
+
+def test_no_page_breaks_its_own_policy(walked: Walked) -> None:
+    assert violations(walked) == []
+
+
+def test_no_page_breaks_its_own_policy_when_a_name_is_sent(walked_named: Walked) -> None:
+    assert violations(walked_named) == []
 
 
 def test_an_app_can_be_imported_from_a_file_whose_name_stays_here(
@@ -399,11 +306,12 @@ def test_an_app_can_be_imported_from_a_file_whose_name_stays_here(
     assert "payroll" not in json.dumps(sent).lower()
 
 
+@pytest.mark.parametrize("host", HOSTS)
 def test_whoever_turns_anonymity_off_is_identified_from_then_on_and_not_before(
-    driver: webdriver.Chrome,
+    driver: webdriver.Chrome, host: str
 ) -> None:
     maren = PEOPLE[0]
-    with demo("flask") as (address, arrived):
+    with demo(host) as (address, arrived):
         walk = Walk(driver, address)
         walk.sign_in("Maren")
         walk.go("Library")
