@@ -25,7 +25,7 @@ USER_AGENT: Final = f"second-mw/{VERSION}"
 # JSON of this kind shrinks to a tenth at level 3 already; higher levels cost time, not bytes.
 _GZIP_LEVEL: Final = 3
 
-_encode_lines = msgspec.json.Encoder().encode_lines
+_encoder = msgspec.json.Encoder()
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -121,13 +121,15 @@ def at(moment: float) -> str:
     return rfc3339(datetime.fromtimestamp(moment, timezone.utc))
 
 
-class _Head(msgspec.Struct, gc=False):
-    """What is still to be encoded of an event; its properties are bytes already."""
+class _Event(msgspec.Struct, gc=False):
+    """An event as both protocols write it; its options and properties are encoded already."""
 
     event: str
     uuid: str
     distinct_id: str
     timestamp: str
+    options: msgspec.Raw | msgspec.UnsetType
+    properties: msgspec.Raw
 
 
 OptionBytes = Callable[[dict[str, Any]], bytes]
@@ -143,40 +145,44 @@ def append_batch(
     """Append the events to a body as a JSON array; encoded properties go in as they are.
 
     Written for speed, since this is most of what delivery itself costs. One call of the encoder for
-    all heads, which are then told apart by the line's end that no JSON text can hold; bytes are
-    appended, never cut, and copied once, since a megabyte is dear to allocate in a thread; options
-    are looked at only where they differ from the event's before. Event by event, with a join each,
-    it took three times as long.
+    all events, straight into the body, since a megabyte is dear to allocate in a thread; options
+    are looked at only where they differ from the event's before. Heads encoded apart and put
+    together with the properties in Python took twice as long; a join for each event, six times.
 
     Args:
         body: what to append to.
         entries: what to encode.
-        beside: an event's options → the members that go before its properties, with a comma each.
-        inside: an event's options → the members that go into its properties.
+        beside: an event's options → an object to stand before its properties, or nothing.
+        inside: an event's options → the members that go into its properties, or nothing.
 
     Raises:
         UnicodeEncodeError: a field can't be written as UTF-8.
     """
-    payloads = [entry.payload for entry in entries]
-    lines = _encode_lines([_Head(p.event, p.uuid, p.distinct_id, p.timestamp) for p in payloads])
-    body += b"["
-    options: dict[str, Any] | None = None
-    before = within = b""
-    for head, payload in zip(lines.split(b"}\n"), payloads, strict=False):
-        if payload.options != options:
-            options = payload.options
-            before = b',%b"properties":' % beside(options)
-            within = inside(options)
-        body += head
-        body += before
-        body += payload.properties
-        if within:
-            body.pop()
-            body += within if payload.properties == b"{}" else b"," + within
-            body += b"}},"
-        else:
-            body += b"},"
-    body[-1:] = b"]"
+    events: list[_Event] = []
+    given: dict[str, Any] | None = None
+    options: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    end = b""
+    for entry in entries:
+        payload = entry.payload
+        if payload.options != given:
+            given = payload.options
+            before, within = beside(given), inside(given)
+            options = msgspec.Raw(before) if before else msgspec.UNSET
+            end = b",%b}" % within if within else b""
+        properties = payload.properties
+        if end:
+            properties = properties[:-1] + end if properties != b"{}" else b"{" + end[1:]
+        events.append(
+            _Event(
+                payload.event,
+                payload.uuid,
+                payload.distinct_id,
+                payload.timestamp,
+                options,
+                msgspec.Raw(properties),
+            )
+        )
+    _encoder.encode_into(events, body, len(body))
 
 
 def post(path: str, headers: Mapping[str, str], body: bytearray, *, packed: bool) -> Request:

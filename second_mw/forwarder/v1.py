@@ -58,7 +58,7 @@ class V1:
             "PostHog-Request-Timestamp": at(now),
         }
         body = bytearray(b'%b"created_at":%b,"batch":' % (self._head, _encode(batch.created_at)))
-        append_batch(body, batch.entries, beside=_member)
+        append_batch(body, batch.entries, beside=_object)
         body += b"}"
         return post(PATH, headers, body, packed=self._gzip)
 
@@ -108,7 +108,7 @@ def _verdict(result: object) -> Verdict | None:
     return Verdict("dead", f"{verdict.reason}: {words_of(text)}")
 
 
-def _member(options: dict[str, Any]) -> bytes:
-    """Return the set options as a member of the event, nothing if none is."""
+def _object(options: dict[str, Any]) -> bytes:
+    """Return the set options as an object, nothing if none is set."""
     given = {name: value for name, value in options.items() if value is not None}
-    return b'"options":%b,' % _encode(given) if given else b""
+    return _encode(given) if given else b""
