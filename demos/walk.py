@@ -118,9 +118,19 @@ class Walk:
 
     def open_usage_data(self) -> None:
         """Open the Usage data settings from the account menu, and wait for what they say."""
+        self._open_usage_data("false")
+
+    def see_anonymity_kept(self) -> None:
+        """See in the Usage data settings that anonymity can't be turned off, and close them."""
+        self._open_usage_data("true")
+        self.wait(lambda: self._dialog("#anonymize[aria-checked=true]"), "anonymity turned on")
+        self.click(lambda: self._dialog("button.close"))
+
+    def _open_usage_data(self, is_disabled: str) -> None:
         self.open_account()
         self.press("#account button", "Usage data settings")
-        self.wait(lambda: self._dialog("#anonymize[aria-disabled=false]"), "the dialog's switches")
+        switch = f"#anonymize[aria-disabled={is_disabled}]"
+        self.wait(lambda: self._dialog(switch), "the dialog's switches")
 
     def send_with_name(self) -> None:
         """Turn anonymity off in the Usage data settings, and close them."""
