@@ -5,11 +5,12 @@ The token travels in the body, options as `$` properties, and a 200 speaks for t
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
 
-from second_mw.forwarder.exchange import Answer, Batch, Request, append_batch, at, post
+from second_mw.forwarder.exchange import Answer, Batch, Request, at, batch_pieces, post
 from second_mw.forwarder.verdicts import (
     DELIVERED,
     Ruling,
@@ -40,10 +41,9 @@ class V0:
 
     def request(self, batch: Batch, attempt: int, now: float) -> Request:
         """Return this attempt's request; only `sent_at` tells it from the one before."""
-        body = bytearray(b"%b%b%b" % (self._head, _encode(at(now)), self._middle))
-        append_batch(body, batch.entries, inside=_members)
-        body += b"}"
-        return post(PATH, {}, body, packed=self._gzip)
+        head = b"%b%b%b" % (self._head, _encode(at(now)), self._middle)
+        pieces = chain((head,), batch_pieces(batch.entries, inside=_members), (b"}",))
+        return post(PATH, {}, pieces, packed=self._gzip)
 
     def judge(self, answer: Answer, batch: Batch, now: float) -> Ruling:
         """Say what the answer means; only a 200 with v0's own body is a delivery."""

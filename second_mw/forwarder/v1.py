@@ -6,11 +6,12 @@ a 200 says for each event by its uuid what became of it.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
 
-from second_mw.forwarder.exchange import USER_AGENT, Answer, Batch, Request, append_batch, at, post
+from second_mw.forwarder.exchange import USER_AGENT, Answer, Batch, Request, at, batch_pieces, post
 from second_mw.forwarder.verdicts import (
     DELIVERED,
     RETRY,
@@ -57,10 +58,9 @@ class V1:
             "PostHog-Request-Id": batch.request_id,
             "PostHog-Request-Timestamp": at(now),
         }
-        body = bytearray(b'%b"created_at":%b,"batch":' % (self._head, _encode(batch.created_at)))
-        append_batch(body, batch.entries, beside=_object)
-        body += b"}"
-        return post(PATH, headers, body, packed=self._gzip)
+        head = b'%b"created_at":%b,"batch":' % (self._head, _encode(batch.created_at))
+        pieces = chain((head,), batch_pieces(batch.entries, beside=_member), (b"}",))
+        return post(PATH, headers, pieces, packed=self._gzip)
 
     def judge(self, answer: Answer, batch: Batch, now: float) -> Ruling:
         """Say what the answer means for each event; one it does not name is to be sent again."""
@@ -108,7 +108,7 @@ def _verdict(result: object) -> Verdict | None:
     return Verdict("dead", f"{verdict.reason}: {words_of(text)}")
 
 
-def _object(options: dict[str, Any]) -> bytes:
-    """Return the set options as an object, nothing if none is set."""
+def _member(options: dict[str, Any]) -> bytes:
+    """Return the set options as a member of the event, nothing if none is."""
     given = {name: value for name, value in options.items() if value is not None}
-    return _encode(given) if given else b""
+    return b'"options":%b,' % _encode(given) if given else b""
