@@ -285,6 +285,26 @@ def test_no_page_breaks_its_own_policy_when_a_name_is_sent(walked_named: Walked)
     assert violations(walked_named) == []
 
 
+def test_on_a_phone_the_open_section_of_the_settings_is_in_sight(
+    driver: webdriver.Chrome,
+) -> None:
+    in_sight = """
+        const [list, here] = [".sections ul", ".sections [aria-current]"].map((selector) =>
+            document.querySelector(selector).getBoundingClientRect());
+        // Lists scroll by whole pixels.
+        return list.left < here.left + 1 && here.right - 1 < Math.min(list.right, innerWidth);
+    """
+    with demo("flask") as (address, _):
+        screenshots.Camera(driver).look(screenshots.PHONE)
+        walk = Walk(driver, address)
+        walk.sign_in("Maren")
+        for section in ("overview", "integrations", "diagnostics"):
+            driver.get(f"{address}/w/kestrel-coffee/settings/{section}")
+            walk.wait(lambda: driver.execute_script(in_sight) or None, section)
+        # What lies above has not moved for it.
+        assert driver.execute_script("return scrollY") == 0
+
+
 def test_an_app_can_be_imported_from_a_file_whose_name_stays_here(
     driver: webdriver.Chrome, tmp_path: Path
 ) -> None:

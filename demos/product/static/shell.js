@@ -10,6 +10,9 @@ for (const entry of $$("[data-target]"))
     usage.sidebarClicked(entry.dataset.target, entry.dataset.publishStatus),
   );
 
+// A phone has the sections of the settings in one line to scroll: the open one is in sight.
+$(".sections [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 // The drawer: the rail itself, moved in. Out of sight it is also out of the tab order.
 
 const rail = $("#rail");
