@@ -1,7 +1,8 @@
 """The `second-mw` command (spec §13): one file a command, loaded when it is asked for.
 
 A command's module has `add_arguments(parser)` and `run(given) -> int`, and may have `EXAMPLE`, the
-line that its `--help` ends with. Exit codes: 0 good, 1 the thing asked about is bad, 2 wrong usage.
+lines that its `--help` ends with. Exit codes: 0 good, 1 the thing asked about is bad, 2 wrong
+usage.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Final
 
+from second_mw.cli.usage import WrongUsage
 from second_mw.errors import AnalyticsError
 from second_mw.version import VERSION
 
@@ -58,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except AnalyticsError as error:
         print(f"second-mw: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, WrongUsage) else 1
     return code
 
 
@@ -72,7 +74,13 @@ def parser(named: str | None, *, whole: bool = False) -> argparse.ArgumentParser
     top = argparse.ArgumentParser(
         prog="second-mw",
         description="Privacy-first product analytics for WSGI and ASGI apps.",
-        epilog="Example: second-mw inbox --port 8765",
+        epilog=(
+            "second-mw COMMAND --help says more. Settings come from the environment:\n"
+            "second-mw check prints all of them. Exit codes: 0 good, 1 the thing asked\n"
+            "about is bad, 2 wrong usage.\n\n"
+            "Example: second-mw inbox --port 8765"
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"second-mw {VERSION}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands")

@@ -57,12 +57,14 @@ Look: TypeAlias = Callable[[Settings], Iterator[Finding]]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "app", nargs="?", metavar="module:app", help="look at an app's wrapping, too"
+        "app", nargs="?", metavar="module:app", help="look at this app's wrapping, too"
     )
     parser.add_argument(
-        "--probe", action="store_true", help="send one marked event and say what PostHog answers"
+        "--probe",
+        action="store_true",
+        help="send one event, marked 'second_mw probe', and say what PostHog answers",
     )
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--json", action="store_true", help="one JSON document, for machines")
 
 
 def run(given: argparse.Namespace) -> int:
@@ -267,6 +269,10 @@ def _shown(value: Any, *, secret: bool) -> str:
     if isinstance(value, str) and secret:
         # A store's address is worth reading, its password is not.
         return _without_password(value) if "://" in value else masked(value)
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "–"
     return "set" if callable(value) else str(value)
 
 

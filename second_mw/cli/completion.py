@@ -6,13 +6,13 @@ import argparse
 import sys
 from typing import Final
 
-EXAMPLE: Final = "second-mw completion bash > ~/.local/share/bash-completion/completions/second-mw"
+EXAMPLE: Final = 'eval "$(second-mw completion bash)"  # in ~/.bashrc'
 DESCRIPTION: Final = "Print a script with which a shell completes second-mw's commands and options."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    parser.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="your shell")
 
 
 def run(given: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import sys
 from typing import Any, Final
 
 from second_mw import docs
-from second_mw.cli import screen
+from second_mw.cli import screen, usage
 
 EXAMPLE: Final = "second-mw docs delivery"
 DESCRIPTION: Final = "Print a page of the documentation, or serve all of them on this machine."
@@ -30,10 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         metavar="PAGE",
         choices=sorted(docs.PAGES),
-        help="left out, the pages are listed",
+        help=f"{', '.join(docs.PAGES)}; left out, the pages are listed",
     )
     parser.add_argument("--serve", action="store_true", help="as web pages, on 127.0.0.1")
-    parser.add_argument("--port", type=int, default=8766, help="for --serve, default 8766")
+    parser.add_argument("--port", type=usage.port, default=8766, help="for --serve, default 8766")
 
 
 def run(given: argparse.Namespace) -> int:

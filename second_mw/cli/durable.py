@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-from second_mw.errors import AnalyticsError
+from second_mw.cli.usage import WrongUsage
 from second_mw.outbox.base import Store
 from second_mw.outbox.outbox import open_store
 from second_mw.settings import Settings
@@ -17,8 +17,8 @@ from second_mw.settings import Settings
 _VARIABLE: Final = "SECOND_ANALYTICS_OUTBOX"
 
 
-class NothingToLookInto(AnalyticsError):
-    """The outbox is not one that another process can open."""
+class NothingToLookInto(WrongUsage):
+    """The outbox is not one that another process can open, or nobody was named."""
 
 
 class Person(NamedTuple):
@@ -45,7 +45,11 @@ def add_person(parser: argparse.ArgumentParser) -> None:
     """Declare `--user` and `--distinct-id`."""
     parser.add_argument("--user", metavar="ID", help="the host's own id of the user")
     parser.add_argument(
-        "--distinct-id", action="append", default=[], metavar="ID", help="anon_…, repeatable"
+        "--distinct-id",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="what the events carry, such as a browser's anon_…; may be repeated",
     )
 
 

@@ -11,11 +11,13 @@ from second_mw.cli.export import elsewhere, opened_preferences
 from second_mw.settings import Settings
 from second_mw.user import Choice, user_key
 
-EXAMPLE: Final = "second-mw erase --user u_4711 --distinct-id anon_… --outbox sqlite:///events.db"
+EXAMPLE: Final = "second-mw erase --user u_4711 --outbox sqlite:///events.db"
 DESCRIPTION: Final = (
     "Erase what is kept here about one person: the choice, what is remembered of $identify,\n"
     "and events that wait or are dead. Says what to ask of PostHog itself.\n\n"
-    "Anonymized events carry no user: name the browser's anonymous id for them."
+    "Anonymized events carry no user: name the browser's anonymous id for them, which the\n"
+    "person sees under Usage data settings (--distinct-id anon_…). The user's choice is kept\n"
+    "under a key: set SECOND_ANALYTICS_SECRET or SECOND_POSTHOG_TOKEN as the app has it."
 )
 
 
@@ -23,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     durable.add_person(parser)
     durable.add_outbox(parser)
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--json", action="store_true", help="one JSON document, for machines")
 
 
 def run(given: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from second_mw.cli import screen, served
+from second_mw.cli.usage import WrongUsage
 from second_mw.endpoint import (
     Answer,
     Endpoint,
@@ -24,7 +25,6 @@ from second_mw.endpoint import (
     Put,
     Request,
 )
-from second_mw.errors import AnalyticsError
 from second_mw.payload import Payload, as_data
 from second_mw.privacy.catalogue import Catalogue
 from second_mw.privacy.pipeline import Pipeline
@@ -50,23 +50,44 @@ class Explained(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("file", nargs="?", default="-", metavar="FILE", help="- is standard input")
-    parser.add_argument("--user", default="u_example", metavar="ID", help="whose event it is")
-    parser.add_argument("--email")
-    parser.add_argument("--name")
-    parser.add_argument("--alias", action="append", default=[], help="repeatable")
     parser.add_argument(
-        "--workspace", action="append", default=[], metavar="ID[=ROLE]", help="repeatable"
+        "file", nargs="?", default="-", metavar="FILE", help="left out or -: standard input"
+    )
+    parser.add_argument(
+        "--user", default="u_example", metavar="ID", help="whose event it is, default u_example"
+    )
+    parser.add_argument("--email", help="the user's; looked for in every value, as the name is")
+    parser.add_argument("--name", help="the user's full name")
+    parser.add_argument(
+        "--alias",
+        action="append",
+        default=[],
+        help="a further string that identifies the user; may be repeated",
+    )
+    parser.add_argument(
+        "--workspace",
+        action="append",
+        default=[],
+        metavar="ID[=ROLE]",
+        help="one of the user's workspaces, with the role there; may be repeated",
     )
     parser.add_argument(
         "--identified", action="store_true", help="as if the user had turned anonymity off"
     )
-    parser.add_argument("--undeclared", choices=("label", "drop"))
-    parser.add_argument("--precision", choices=("exact", "coarse"))
+    parser.add_argument(
+        "--undeclared",
+        choices=("label", "drop"),
+        help="what becomes of undeclared properties, default label: judged by key and value",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("exact", "coarse"),
+        help="coarse: sizes and durations with two digits; default exact",
+    )
     parser.add_argument(
         "--catalogue", metavar="module:name", help="a host's own catalogue, else the 19 events"
     )
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--json", action="store_true", help="one JSON document, for machines")
 
 
 def run(given: argparse.Namespace) -> int:
@@ -151,7 +172,7 @@ def _user(given: argparse.Namespace) -> AnalyticsUser:
             workspaces=workspaces,
         )
     except (TypeError, ValueError) as error:
-        raise AnalyticsError(str(error)) from None
+        raise WrongUsage(str(error)) from None
 
 
 def _role(text: str) -> tuple[str, str | None]:

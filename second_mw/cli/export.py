@@ -15,9 +15,11 @@ from second_mw.user import user_key
 
 EXAMPLE: Final = "second-mw export --user u_4711 --outbox sqlite:///events.db"
 DESCRIPTION: Final = (
-    "Print what is kept here about one person: the choice, and events that wait or are dead.\n\n"
+    "Print what is kept here about one person, as JSON: the choice, and events that wait or\n"
+    "are dead.\n\n"
     "Anonymized events carry no user: find them by the browser's anonymous id, which the\n"
-    "person sees under Usage data settings (--distinct-id anon_…)."
+    "person sees under Usage data settings (--distinct-id anon_…). The user's choice is kept\n"
+    "under a key: set SECOND_ANALYTICS_SECRET or SECOND_POSTHOG_TOKEN as the app has it."
 )
 
 

@@ -27,7 +27,8 @@ from second_mw.settings import Settings
 EXAMPLE: Final = "second-mw forward --outbox sqlite:////var/lib/shop/analytics.db"
 DESCRIPTION: Final = (
     "Deliver what waits in a durable outbox, until SIGTERM or Ctrl-C; the batch in hand is\n"
-    "finished first. Exit code 1 if --once leaves events waiting."
+    "finished first. Exit code 1 if --once leaves events waiting.\n\n"
+    "It sends to SECOND_POSTHOG_HOST with SECOND_POSTHOG_TOKEN, as the app would."
 )
 
 logger: logging.Logger = logging.getLogger("second_mw")
@@ -42,9 +43,11 @@ _STRETCH: Final = 30.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "--outbox", metavar="URL", help="sqlite:///path or redis://…, as SECOND_ANALYTICS_OUTBOX"
+        "--outbox", metavar="URL", help="sqlite:///path or redis://…; else SECOND_ANALYTICS_OUTBOX"
     )
-    parser.add_argument("--once", action="store_true", help="send what waits now, then exit")
+    parser.add_argument(
+        "--once", action="store_true", help="send what waits now, then exit, for cron"
+    )
 
 
 def run(given: argparse.Namespace) -> int:

@@ -9,19 +9,27 @@ import threading
 from pathlib import Path
 from typing import Final
 
+from second_mw.cli import usage
 from second_mw.inbox.app import FAILURES, LOOPBACK, PORT, SLOW, InboxServer
 from second_mw.inbox.store import MAX_EVENTS, StoreUnusable
 
 DESCRIPTION: Final = (
     "Take what an app would send to PostHog, as strictly as PostHog would, and show it on a page."
 )
-EXAMPLE: Final = "second-mw inbox --port 8765 --db events.sqlite --fail 503"
+EXAMPLE: Final = "second-mw inbox --port 8765 --db events.sqlite"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
-    parser.add_argument("--port", type=_port, default=PORT, help=f"default {PORT}; 0 takes any")
-    parser.add_argument("--db", type=Path, metavar="FILE", help="keep what arrives in this file")
+    parser.add_argument(
+        "--port", type=usage.port, default=PORT, help=f"default {PORT}; 0 takes any"
+    )
+    parser.add_argument(
+        "--db",
+        type=Path,
+        metavar="FILE",
+        help="keep what arrives in this SQLite file, made if it is not there; else in memory",
+    )
     parser.add_argument(
         "--bind",
         metavar="ADDR",
@@ -38,19 +46,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fail",
         choices=list(FAILURES),
-        help="; ".join(f"{mode}: {failure.does}" for mode, failure in FAILURES.items()),
+        help="fail on purpose, to see what delivery does. "
+        + "; ".join(f"{mode}: {failure.does}" for mode, failure in FAILURES.items()),
     )
     parser.add_argument(
         "--slow-seconds",
         metavar="S",
         type=float,
         default=SLOW,
-        help=f"how long --fail slow takes, default {SLOW:g}",
+        help=f"seconds that --fail slow takes to answer, default {SLOW:g}",
     )
     parser.add_argument(
         "--max-events",
         metavar="N",
-        type=_positive,
+        type=usage.positive,
         default=MAX_EVENTS,
         help=f"how many are kept, the newest, default {MAX_EVENTS:,}",
     )
@@ -109,17 +118,3 @@ def _say(inbox: InboxServer, given: argparse.Namespace) -> None:
 def _refuse(message: str) -> int:
     print(f"second-mw inbox: {message}", file=sys.stderr)
     return 1
-
-
-def _port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 65535:
-        raise ValueError
-    return number
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from second_mw.cli import durable, screen
+from second_mw.cli import durable, screen, usage
 from second_mw.outbox.base import DeadLetter, Entry, Store
 from second_mw.payload import as_data
 
@@ -23,16 +23,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, (summary, _) in ACTIONS.items():
-        action = actions.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
+        options = {"purge": " waiting --yes", "retry": " --reason too_large"}.get(name, "")
+        action = actions.add_parser(
+            name,
+            help=summary,
+            description=f"{summary.capitalize()}.",
+            epilog=f"Example: second-mw outbox {name}{options} --outbox sqlite:///events.db",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         durable.add_outbox(action)
-        action.add_argument("--json", action="store_true", help="for machines, with properties")
+        what = "one JSON document, for machines"
         if name in ("peek", "dead"):
-            action.add_argument("--limit", type=int, default=20, metavar="N", help="default 20")
+            action.add_argument(
+                "--limit",
+                type=usage.positive,
+                default=20,
+                metavar="N",
+                help="how many, default 20",
+            )
+            what += "; it shows the events' properties, too"
         if name == "retry":
-            action.add_argument("--reason", metavar="WORD", help="only those of this reason")
+            action.add_argument(
+                "--reason", metavar="WORD", help="only those of this reason, as stats counts them"
+            )
         if name == "purge":
-            action.add_argument("what", choices=("waiting", "dead"))
+            action.add_argument("what", choices=("waiting", "dead"), help="which of the two")
             action.add_argument("--yes", action="store_true", help="really: they are gone for good")
+        action.add_argument("--json", action="store_true", help=what)
 
 
 def run(given: argparse.Namespace) -> int:
@@ -127,9 +144,9 @@ def found_as_data(found: Entry | DeadLetter) -> dict[str, Any]:
 
 
 ACTIONS: Final[dict[str, tuple[str, Callable[[Store, argparse.Namespace], int]]]] = {
-    "stats": ("accounts and depth", _stats),
-    "peek": ("what waits, oldest first", _peek),
-    "dead": ("what will never be delivered, and why", _dead),
+    "stats": ("count what was accepted, delivered, waits and is dead", _stats),
+    "peek": ("show what waits, oldest first", _peek),
+    "dead": ("show what will never be delivered, and why", _dead),
     "retry": ("let dead letters wait again", _retry),
     "purge": ("drop what waits, or what is dead", _purge),
 }

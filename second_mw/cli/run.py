@@ -10,6 +10,7 @@ import argparse
 import os
 import platform
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from importlib import import_module, metadata
@@ -17,13 +18,14 @@ from importlib.util import find_spec
 from types import FrameType
 from typing import Any, Final
 
-from second_mw.cli import served
+from second_mw.cli import served, usage
 from second_mw.version import VERSION
 
 EXAMPLE: Final = "second-mw run shop.web:app --port 8000 --user shop.auth:analytics_user"
 DESCRIPTION: Final = (
     "Serve a WSGI or ASGI app, wrapped with second_mw unless it wraps itself already.\n"
-    "Settings come from the environment; `second-mw check` shows them."
+    "Settings come from the environment (SECOND_POSTHOG_TOKEN, SECOND_POSTHOG_HOST, …);\n"
+    "`second-mw check` shows them."
 )
 
 #: The best first; the first that is installed serves.
@@ -35,24 +37,42 @@ SERVERS: Final[dict[str, tuple[str, ...]]] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("app", metavar="module:app", help="the app, or its factory (--factory)")
-    parser.add_argument("--bind", default="127.0.0.1", metavar="ADDR", help="default 127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000, help="default 8000")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes, default 1")
+    parser.add_argument(
+        "app",
+        metavar="module:app",
+        help="the app; without :app it is the module's app or application",
+    )
+    parser.add_argument(
+        "--bind",
+        default="127.0.0.1",
+        metavar="ADDR",
+        help="the address to listen on, default 127.0.0.1: this machine alone",
+    )
+    parser.add_argument("--port", type=usage.port, default=8000, help="default 8000")
+    parser.add_argument(
+        "--workers", type=usage.positive, default=1, metavar="N", help="processes, default 1"
+    )
     parser.add_argument("--reload", action="store_true", help="start again when code changes")
     parser.add_argument(
-        "--interface", choices=("auto", "wsgi", "asgi"), default="auto", help="default auto"
+        "--interface",
+        choices=("auto", "wsgi", "asgi"),
+        default="auto",
+        help="what the app speaks, default auto: told by what its call takes",
     )
     parser.add_argument(
         "--server",
         choices=sorted(name for names in SERVERS.values() for name in names),
-        help="default: the best that is installed for the app's interface",
+        help="gunicorn, waitress (WSGI), uvicorn, granian (ASGI); default: the first of these that "
+        "is installed",
     )
-    parser.add_argument("--factory", action="store_true", help="module:app is called to get it")
+    parser.add_argument(
+        "--factory", action="store_true", help="module:app is a function that makes the app"
+    )
     parser.add_argument(
         "--user",
         metavar="module:callable",
-        help="the resolver; else the host leaves the user in environ or scope under second_mw.user",
+        help="the callable that says who is signed in; else the host leaves the user in environ "
+        "or scope under second_mw.user (not needed by an app that wraps itself)",
     )
     parser.add_argument(
         "--disable-telemetry",
@@ -60,9 +80,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="switch analytics off for this run, also in an app that wraps itself",
     )
-    parser.add_argument("--outbox", metavar="URL", help="where events wait")
     parser.add_argument(
-        "--package", metavar="NAME", help="the app's distribution, for release_version"
+        "--outbox",
+        metavar="URL",
+        help="where events wait: memory://, sqlite:///path or redis://…; else "
+        "SECOND_ANALYTICS_OUTBOX, default memory://",
+    )
+    parser.add_argument(
+        "--package",
+        metavar="NAME",
+        help="the app's distribution, whose version is sent as release_version",
     )
 
 
@@ -77,12 +104,21 @@ def run(given: argparse.Namespace) -> int:
     if server is None or server not in SERVERS[app.interface]:
         wanted = " or ".join(SERVERS[app.interface])
         which = (
-            f"{server} does not serve {app.interface.upper()}" if server else "none is installed"
+            f"{server} does not serve {app.interface.upper()}"
+            if server
+            else f"no server for {app.interface.upper()} is installed"
         )
         print(f"second-mw: {which}: pip install {wanted}", file=sys.stderr)
         return 1
     if find_spec(server) is None:
         print(f"second-mw: {server} is not installed: pip install {server}", file=sys.stderr)
+        return 1
+    if taken := why_not(given.bind, given.port):
+        print(
+            f"second-mw: {given.bind} port {given.port} can't be listened on ({taken}): "
+            "choose another with --port or --bind",
+            file=sys.stderr,
+        )
         return 1
     factory = "|factory" if given.factory else ""
     os.environ[served.APP] = f"{given.app}{factory}"
@@ -91,7 +127,7 @@ def run(given: argparse.Namespace) -> int:
     wrapped = "wraps itself" if app.is_wrapped else "wrapped"
     print(
         f"second-mw: {given.app} ({app.interface.upper()}, {wrapped}) on "
-        f"http://{given.bind}:{given.port}, served by {server}",
+        f"http://{_place(given)}, served by {server}",
         flush=True,
     )
     return _RUNNERS[server](given, app)
@@ -123,6 +159,30 @@ def variables(given: argparse.Namespace) -> dict[str, str]:
 def best_server(interface: str) -> str | None:
     """Return the best installed server for an interface, None if none is."""
     return next((name for name in SERVERS[interface] if find_spec(name) is not None), None)
+
+
+def why_not(address: str, port: int) -> str | None:
+    """Return why a server could not listen there, None if it could.
+
+    Servers say it in a traceback, or after many tries; so it is asked before one starts.
+    """
+    try:
+        family, kind, proto, _, place = socket.getaddrinfo(
+            address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, proto) as asked:
+            if os.name == "posix":
+                # As servers do: what has just ended there is no hindrance.
+                asked.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            asked.bind(place)
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def _place(given: argparse.Namespace) -> str:
+    """Return address and port as a URL has them."""
+    return f"[{given.bind}]:{given.port}" if ":" in given.bind else f"{given.bind}:{given.port}"
 
 
 def _uvicorn(given: argparse.Namespace, app: served.Served) -> int:
@@ -157,7 +217,7 @@ def _granian(given: argparse.Namespace, app: served.Served) -> int:
 
 
 def _gunicorn(given: argparse.Namespace, app: served.Served) -> int:
-    options = ["--bind", f"{given.bind}:{given.port}", "--workers", str(given.workers)]
+    options = ["--bind", _place(given), "--workers", str(given.workers)]
     options += ["--reload"] if given.reload else []
     command = [sys.executable, "-m", "gunicorn", *options, "second_mw.cli.served:wsgi"]
     os.execv(sys.executable, command)  # noqa: S606 - our own words, no shell

@@ -88,12 +88,13 @@ def interface_of(app: Any) -> Interface:
     if not callable(app):
         raise AppNotFound(f"a {type(app).__name__} can't be served: it is not callable")
     call = app if inspect.isroutine(app) else type(app).__call__
-    if inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(call):
-        return "asgi"
     wanted = _required(app)
-    if wanted == 3:
+    if inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(call):
+        if wanted in (0, 3):  # 0: it takes *args, or can't be asked
+            return "asgi"
+    elif wanted == 3:
         return "asgi"
-    if wanted == 2:
+    elif wanted == 2:
         return "wsgi"
     raise AppNotFound(
         "this is neither a WSGI app, called with (environ, start_response), nor an ASGI app, "

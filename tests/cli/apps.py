@@ -58,6 +58,10 @@ starlette_app.add_middleware(AnalyticsMiddleware, analytics=_off, user=user)
 nothing = None
 
 
+async def async_page(request: Any) -> None:
+    """What a framework routes to, which is no ASGI app."""
+
+
 def make_wsgi() -> Any:
     """A factory, as `--factory` calls it."""
     return wsgi_object

@@ -140,5 +140,5 @@ def test_a_file_that_is_not_there_is_wrong_usage(capsys: pytest.CaptureFixture[s
 
 def test_a_user_that_is_none_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "event.json").write_text("{}")
-    assert main(["explain", str(tmp_path / "event.json"), "--user", " "]) == 1
+    assert main(["explain", str(tmp_path / "event.json"), "--user", " "]) == 2
     assert "id must not be empty" in capsys.readouterr().err

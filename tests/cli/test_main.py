@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
-from second_mw.cli import COMMANDS, main
+from second_mw.cli import COMMANDS, main, parser
+from second_mw.cli.outbox import ACTIONS
 from second_mw.version import VERSION
 
 
@@ -19,16 +22,35 @@ def test_help_names_every_command_and_shows_an_example(capsys: pytest.CaptureFix
     assert "Example: second-mw" in printed
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"outbox {action}" for action in ACTIONS)])
 def test_each_commands_help_shows_an_example_within_eighty_columns(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert main([command, "--help"]) == 0
+    assert main([*command.split(), "--help"]) == 0
     printed = capsys.readouterr().out
     example = printed.rpartition("Example: ")[2]
     assert f"second-mw {command}" in example
-    assert max(map(len, printed.rpartition("Example: ")[0].splitlines())) <= 80
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+def options() -> Iterator[tuple[str, argparse.Action]]:
+    """Every option of every command, with the words that lead to it."""
+    todo = [((), parser(None, whole=True))]
+    while todo:
+        words, found = todo.pop()
+        for action in found._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                todo += [((*words, name), sub) for name, sub in action.choices.items()]
+            else:
+                yield " ".join((*words, action.dest)), action
+
+
+def test_each_option_says_what_it_is_for_and_what_it_is_if_left_out() -> None:
+    for name, action in options():
+        assert action.help, name
+        if isinstance(action.default, int | float) and not isinstance(action.default, bool):
+            assert re.search(rf"default {action.default:,g}|default {action.default}", action.help)
 
 
 def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,14 +118,14 @@ def test_a_memory_outbox_can_not_be_looked_into(
 ) -> None:
     monkeypatch.setenv("SECOND_POSTHOG_TOKEN", TOKEN)
     code, printed = said(*command, "--outbox", "memory://")
-    assert code == 1
+    assert code == 2
     assert "lives in its own process only" in printed
 
 
 @pytest.mark.parametrize("command", ["export", "erase"])
 def test_a_person_has_to_be_named(command: str, url: str, said: Said) -> None:
     code, printed = said(command)
-    assert code == 1
+    assert code == 2
     assert "--user ID or --distinct-id ID" in printed
 
 

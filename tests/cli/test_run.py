@@ -52,6 +52,7 @@ def test_wsgi_and_asgi_apps_are_told_apart(name: str, interface: str) -> None:
         ("tests.cli:", "no app and no application"),
         (f"{HERE}:nothing", "not callable"),
         (f"{HERE}:user", "neither a WSGI app"),
+        (f"{HERE}:async_page", "neither a WSGI app"),
         (f"{HERE}:Flask.no", "has no 'Flask.no'"),
     ],
 )
@@ -167,12 +168,48 @@ def test_a_server_that_can_not_serve_it_is_said(
 
 
 @pytest.mark.usefixtures("_environment_kept")
+@pytest.mark.parametrize("app", ["plain_wsgi", "plain_asgi"])
+def test_a_port_that_is_taken_is_said_before_any_server_starts(
+    app: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert main(["run", f"{HERE}:{app}", "--no-analytics", "--port", str(port)]) == 1
+    printed = capsys.readouterr()
+    assert f"127.0.0.1 port {port} can't be listened on" in printed.err
+    assert "choose another with --port" in printed.err
+    assert not printed.out
+
+
+def test_an_address_that_is_not_this_machines_can_not_be_listened_on() -> None:
+    assert run.why_not("192.0.2.1", 0) is not None
+    assert run.why_not("127.0.0.1", 0) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--port", "65536"], "65536 is no port: 0 to 65535"),
+        (["--port", "http"], "'http' is no whole number"),
+        (["--workers", "0"], "0 is not allowed: 1 or more"),
+    ],
+)
+def test_a_number_out_of_range_is_wrong_usage(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", f"{HERE}:plain_wsgi", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_environment_kept")
 def test_without_any_server_it_says_what_to_install(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "find_spec", lambda name: None)
     assert main(["run", f"{HERE}:plain_asgi", "--no-analytics"]) == 1
-    assert "none is installed: pip install uvicorn or granian" in capsys.readouterr().err
+    assert (
+        "no server for ASGI is installed: pip install uvicorn or granian" in capsys.readouterr().err
+    )
 
 
 class Calls:

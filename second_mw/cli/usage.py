@@ -1,0 +1,42 @@
+"""Wrong usage, which is exit code 2, and numbers as options take them."""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+
+from second_mw.errors import AnalyticsError
+
+
+class WrongUsage(AnalyticsError):
+    """A command was called with words that it can do nothing with."""
+
+
+def port(text: str) -> int:
+    """Return a port's number; 0 lets the system choose one.
+
+    >>> port("8000")
+    8000
+    """
+    number = _whole(text)
+    if not 0 <= number <= 65535:
+        raise ArgumentTypeError(f"{text} is no port: 0 to 65535")
+    return number
+
+
+def positive(text: str) -> int:
+    """Return a whole number above 0.
+
+    >>> positive("3")
+    3
+    """
+    number = _whole(text)
+    if number < 1:
+        raise ArgumentTypeError(f"{text} is not allowed: 1 or more")
+    return number
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is no whole number") from None
