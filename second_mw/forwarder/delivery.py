@@ -228,13 +228,11 @@ class Delivery:
             self._refusals.succeeded()
             # Others are taken, so those that were refused alone are to blame themselves.
             self._bury_refused(job)
-        dead = {
-            key: verdict.reason for key, verdict in verdicts.items() if verdict.result == "dead"
-        }
-        self._bury(dead, job)
+        # Nearly always there is nothing else to do for any of them.
+        others = [] if len(delivered) == len(verdicts) else verdicts.items()
+        self._bury({key: each.reason for key, each in others if each.result == "dead"}, job)
         self._works()
-        again = {key for key, verdict in verdicts.items() if verdict.result == "retry"}
-        return batch.only(again)
+        return batch.only({key for key, each in others if each.result == "retry"})
 
     def _refuse(self, entry: Entry, ruling: Ruling, job: _Job) -> _End | None:
         """Put aside an event that was refused alone; return an end if the sender is to blame."""

@@ -15,7 +15,7 @@ import heapq
 import re
 import threading
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from itertools import islice
@@ -43,7 +43,7 @@ class _Item(msgspec.Struct, gc=False):
 
     sequence: int
     entry: Entry
-    identity: tuple[str, str]
+    identity: str
     size: int
     since: float
     until: float | None = None
@@ -84,10 +84,12 @@ class MemoryStore:
         """Start with nothing: at construction, and in a forked child, which inherits no lock."""
         # Re-entrant: a signal handler may look into the store that its own thread is changing.
         self._lock = threading.RLock()
-        # Ordered, because the oldest is asked for at every look and a plain dict that loses its
-        # first items again and again must search for the next one.
-        self._items: OrderedDict[str, _Item] = OrderedDict()
-        self._waiting: set[tuple[str, str]] = set()
+        self._items: dict[str, _Item] = {}
+        # All in the order in which they came. The oldest is asked for at every look, for which a
+        # plain dict that loses its first items must search, and an ordered one costs more than this
+        # at every put and ack.
+        self._order: deque[_Item] = deque()
+        self._waiting: set[str] = set()
         self._fresh: deque[_Item] = deque()
         self._back: list[tuple[int, _Item]] = []
         # Until when, a number that makes it unlike every other, and what is held.
@@ -106,24 +108,28 @@ class MemoryStore:
             OutboxUnavailable: `full`; none was kept.
         """
         with self._lock:
-            fresh = {
-                identity: payload
-                for payload in payloads
-                if (identity := (payload.distinct_id, payload.uuid)) not in self._waiting
-            }
+            fresh: dict[str, Payload] = {}
+            for payload in payloads:
+                # One text, whose hash is taken once; no uuid has a line's end in it.
+                identity = f"{payload.uuid}\n{payload.distinct_id}"
+                if identity not in self._waiting:
+                    fresh[identity] = payload
             if len(self._items) + len(fresh) > self.max_events:
                 raise OutboxUnavailable("full")
             since, accepted_at = self._clock(), self._wall()
             for identity, payload in fresh.items():
-                self._sequence += 1
-                entry = Entry(str(self._sequence), payload, 0, accepted_at)
-                item = _Item(self._sequence, entry, identity, payload.size, since)
-                self._items[entry.key] = item
+                self._sequence = sequence = self._sequence + 1
+                key = str(sequence)
+                entry = Entry(key, payload, 0, accepted_at)
+                item = _Item(sequence, entry, identity, payload.size, since)
+                self._items[key] = item
+                self._order.append(item)
                 self._fresh.append(item)
             self._waiting.update(fresh)
-            self._ready_count += len(fresh)
-            self._accepted += len(fresh)
-            return len(fresh)
+            kept = len(fresh)
+            self._ready_count += kept
+            self._accepted += kept
+            return kept
 
     def submit(self, payloads: Sequence[Payload]) -> Future[int]:
         """Like `put`; memory never blocks, so the future is done already."""
@@ -237,7 +243,11 @@ class MemoryStore:
     def erase(self, distinct_ids: Collection[str]) -> int:
         """Drop what waits and what is dead under these distinct_ids; return how many."""
         with self._lock:
-            erased = [key for key, item in self._items.items() if item.identity[0] in distinct_ids]
+            erased = [
+                key
+                for key, item in self._items.items()
+                if item.entry.payload.distinct_id in distinct_ids
+            ]
             kept = [each for each in self._letters if each.payload.distinct_id not in distinct_ids]
             dropped = len(self._letters) - len(kept)
             self._letters = deque(kept, maxlen=MAX_DEAD_LETTERS)
@@ -272,7 +282,9 @@ class MemoryStore:
         with self._lock:
             now = self._clock()
             self._let_go(now)
-            oldest = next(iter(self._items.values()), None)
+            order = self._order
+            while order and order[0].gone:
+                order.popleft()
             return Counts(
                 accepted=self._accepted,
                 delivered=self._delivered,
@@ -280,7 +292,7 @@ class MemoryStore:
                 waiting=len(self._items),
                 purged=self._purged,
                 ready=self._ready_count,
-                oldest_age=now - oldest.since if oldest else 0.0,
+                oldest_age=now - order[0].since if order else 0.0,
             )
 
     def entered(self) -> bool:
@@ -359,6 +371,8 @@ class MemoryStore:
             queued = (*self._fresh, *(item for _, item in self._back))
             ready = {i.sequence: i for i in queued if i.until is None and not i.gone}
             self._fresh, self._back = deque(), sorted(ready.items())
+        if len(self._order) > 2 * len(self._items) + _SLACK:
+            self._order = deque(self._items.values())
 
 
 def _word(reason: str) -> str:
