@@ -67,8 +67,14 @@ _RUNS: Final = re.compile(r"[A-Za-z0-9]{4,}")
 
 
 def _begins_a_text(run: str) -> bool:
-    """Whether the first four characters are base64 of three letters: they are of few words."""
-    return _SMALL_BASE64.match(run) is not None and _bytes_of(run[:4]).isascii()
+    """Whether the first four characters can begin base64 of a text: they are of few words.
+
+    They are that of three letters, or of two and the first byte of another beyond ASCII.
+    """
+    if _SMALL_BASE64.match(run) is None:
+        return False
+    first = _bytes_of(run[:4])
+    return first[:2].isascii() and not 0x80 <= first[2] < 0xC2
 
 
 # The normal form
