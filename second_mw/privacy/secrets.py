@@ -13,6 +13,7 @@ import binascii
 import re
 import string
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Final, Literal, NamedTuple
 
 import msgspec
@@ -253,23 +254,24 @@ UUID: Final = re.compile(
 #: How far a UUID that a card overlaps can reach beyond it, and a hash: the longest has 128 digits.
 _UUID_REACH: Final = 36
 _HASH_REACH: Final = 128
-_CARD_LENGTHS: Final = range(12, 20)
+_MOST_GROUPS: Final = 7
 
 
 def is_card(digits: str) -> bool:
     """Whether these digits are a card's: issuer, length and Luhn's check digit."""
-    if not digits.isascii():
-        digits = "".join(str(int(digit)) for digit in digits)
     return len(digits) in _lengths_of(digits[:4]) and _passes_luhn(digits)
 
 
+def _in_ascii(digits: str) -> str:
+    return digits if digits.isascii() else "".join(str(int(digit)) for digit in digits)
+
+
 def _lengths_of(beginning: str) -> tuple[int, ...]:
-    """Return the lengths of the cards that begin with these four digits."""
+    """Return the lengths of the cards that begin with these four ASCII digits, longest first."""
     lengths = _BY_BEGINNING.get(beginning)
     if lengths is None:
-        lengths = _BY_BEGINNING[beginning] = tuple(
-            length for size in _PREFIX_SIZES for length in _ISSUED.get(beginning[:size], ())
-        )
+        found = {length for size in _PREFIX_SIZES for length in _ISSUED.get(beginning[:size], ())}
+        lengths = _BY_BEGINNING[beginning] = tuple(sorted(found, reverse=True))
     return lengths
 
 
@@ -291,60 +293,35 @@ def card_of_number(value: float) -> bool:
 
 def _cards(text: str) -> Iterator[Span]:
     for run in _DIGIT_GROUPS.finditer(text):
-        groups = [Span(*group.span()) for group in _DIGITS.finditer(text, *run.span())]
-        end = 0
-        for first in range(len(groups)):
-            if groups[first].start < end:
-                continue
-            span = _card_from(text, groups, first)
-            if span and _stands_alone(text, span):
-                end = span.end
-                yield span
+        groups = [group.span() for group in _DIGITS.finditer(text, *run.span())]
+        yield from _cards_of(text, groups, _in_ascii("".join(_DIGITS.findall(run[0]))))
 
 
-def _card_from(text: str, groups: list[Span], first: int) -> Span | None:
-    """Return the card that begins with this group, the longest of them.
+def _cards_of(text: str, groups: list[tuple[int, int]], digits: str) -> Iterator[Span]:
+    """Yield the cards that groups of digits are written as, from each group on the longest.
 
     The groups of a written card have three digits or more; its last may have two.
     """
-    if not text.isascii():
-        return _card_in_any_script(text, groups[first : first + 7])
-    begin, end = groups[first]
-    beginning = text[begin : begin + 4]
-    if end - begin < 4 and first + 1 < len(groups):
-        after = groups[first + 1].start
-        beginning = text[begin:end] + text[after : after + 4 - (end - begin)]
-    lengths = _lengths_of(beginning[:4])
-    if not lengths:
-        return None
-    # Nearly all runs of digits end here: only a card's beginning and length are worth more.
-    total, card = 0, None
-    for place in range(first, min(first + 7, len(groups))):
-        start, end = groups[place]
-        total += end - start
-        if total > _CARD_LENGTHS[-1]:
-            break
-        if total in lengths:
-            digits = "".join([text[a:b] for a, b in groups[first : place + 1]])
-            if _passes_luhn(digits):
-                card = Span(begin, end)
-        if end - start < 3:
-            break
-    return card
-
-
-def _card_in_any_script(text: str, groups: list[Span]) -> Span | None:
-    digits = ""
-    card = None
-    for start, end in groups:
-        if len(digits) + end - start > _CARD_LENGTHS[-1]:
-            break
-        digits += text[start:end]
-        if len(digits) >= _CARD_LENGTHS[0] and is_card(digits):
-            card = Span(groups[0].start, end)
-        if end - start < 3:
-            break
-    return card
+    sizes = [end - start for start, end in groups]
+    #: How many digits there are up to the end of each group → which group that is.
+    places = {total: place for place, total in enumerate(accumulate(sizes))}
+    before, over = 0, 0
+    for first, size in enumerate(sizes):
+        lengths = _lengths_of(digits[before : before + 4]) if size >= 3 and first >= over else ()
+        for length in lengths:
+            # Nearly all runs of digits end here: only a card's beginning and length are worth more.
+            last = places.get(before + length, first + _MOST_GROUPS)
+            if (
+                last < first + _MOST_GROUPS
+                and min(sizes[first:last], default=size) >= 3
+                and _passes_luhn(digits[before : before + length])
+            ):
+                card = Span(groups[first][0], groups[last][1])
+                if _stands_alone(text, card):
+                    over = last + 1
+                    yield card
+                break
+        before += size
 
 
 def _stands_alone(text: str, card: Span) -> bool:
