@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,11 +12,10 @@ import pytest
 
 from second_mw.outbox.redis import RedisStore, from_url
 from tests.delivery.build import payload
+from tests.delivery.processes import DRAINS, HOLDS, PUTS, WORKS, Process, starting
 from tests.delivery.redis_server import Server, patient, running
-from tests.delivery.test_sqlite_processes import DRAINS, HOLDS, PUTS, WORKS
 
 BIG = 10**9
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.redis
 
 #: Puts events for ever, each until it is accepted, as a browser does that is answered 503.
@@ -53,42 +49,6 @@ store.close()
 """
 
 
-class Process:
-    """A process of its own; what it has said is in a file, whatever becomes of it."""
-
-    def __init__(self, script: str, url: str, output: Path, *arguments: int) -> None:
-        self.output = output
-        code = (
-            "import sys, time\n"
-            "from second_mw.outbox.redis import from_url\n"
-            "from tests.delivery.build import payload\n"
-            f"store = from_url(sys.argv[1])\n{script}"
-        )
-        with output.open("wb") as file:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", code, url, *map(str, arguments)], cwd=ROOT, stdout=file
-            )
-
-    @property
-    def said(self) -> list[str]:
-        """The whole lines it has written."""
-        return self.output.read_text().rpartition("\n")[0].split()
-
-    def wait_for(self, lines: int) -> None:
-        deadline = time.monotonic() + 100
-        while len(self.said) < lines:
-            assert self._process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-
-    def kill(self) -> None:
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
-
-    def end(self) -> int:
-        return self._process.wait(110)
-
-
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     with running(tmp_path) as server:
@@ -108,17 +68,8 @@ def store(server: Server) -> Iterator[RedisStore]:
 
 @pytest.fixture
 def start(server: Server, tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    started: list[Process] = []
-
-    def start(script: str, *arguments: int) -> Process:
-        number = len(started)
-        output = tmp_path / f"said-{number}"
-        started.append(Process(script, patient(server.url), output, number, *arguments))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
+    with starting(patient(server.url), tmp_path) as start:
+        yield start
 
 
 def test_what_a_killed_process_had_leased_is_leased_again_once_its_time_is_over(

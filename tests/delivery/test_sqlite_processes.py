@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -14,52 +13,9 @@ import pytest
 
 from second_mw.outbox.sqlite import SqliteStore
 from tests.delivery.build import payload
+from tests.delivery.processes import DRAINS, HOLDS, PUTS, ROOT, WORKS, Process, starting
 
 BIG = 10**9
-ROOT = Path(__file__).parents[2]
-
-#: Puts events for ever and says of each, once the store has answered, that it was accepted.
-PUTS = """
-number = int(sys.argv[2]) * 10**6
-while True:
-    number += 1
-    if store.put([payload(number)]):
-        print(payload(number).uuid, flush=True)
-"""
-#: Leases and settles for ever, and says before it settles what it will.
-DRAINS = """
-while True:
-    leased = store.lease(5, 10**9, 60.0)
-    if leased:
-        print(*(each.payload.uuid for each in leased), sep="\\n", flush=True)
-        store.ack([each.key for each in leased])
-    else:
-        print("idle", flush=True)
-        time.sleep(0.01)
-"""
-#: Leases everything and holds it.
-HOLDS = """
-print(len(store.lease(1000, 10**9, 60.0)), flush=True)
-time.sleep(600)
-"""
-#: Puts its share, and settles what it can until every process's share is settled.
-WORKS = """
-me, share, everything = int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-put = settled = 0
-while True:
-    if put < share:
-        assert store.put([payload(me * 10**6 + n) for n in range(put, put + 5)]) == 5
-        put += 5
-    leased = store.lease(7, 10**9, 3600.0)
-    if leased:
-        store.ack([each.key for each in leased])
-        print(*(each.payload.uuid for each in leased), sep="\\n", flush=True)
-    elif put == share:
-        if store.counts().delivered == everything:
-            break
-        time.sleep(0.02)
-store.close()
-"""
 
 
 @pytest.fixture
@@ -67,55 +23,10 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "outbox.db"
 
 
-class Process:
-    """A process of its own on the file; what it has said is in a file, whatever becomes of it."""
-
-    def __init__(self, script: str, file: Path, number: int, *arguments: int) -> None:
-        self.output = file.with_name(f"said-{number}")
-        code = (
-            "import sys, time\n"
-            "from second_mw.outbox.sqlite import SqliteStore\n"
-            "from tests.delivery.build import payload\n"
-            f"store = SqliteStore(sys.argv[1])\n{script}"
-        )
-        with self.output.open("wb") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", code, str(file), *map(str, (number, *arguments))],
-                cwd=ROOT,
-                stdout=output,
-            )
-
-    @property
-    def said(self) -> list[str]:
-        """The whole lines it has written."""
-        return self.output.read_text().rpartition("\n")[0].split()
-
-    def wait_for(self, lines: int) -> None:
-        deadline = time.monotonic() + 100
-        while len(self.said) < lines:
-            assert self._process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-
-    def kill(self) -> None:
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
-
-    def end(self) -> int:
-        return self._process.wait(110)
-
-
 @pytest.fixture
 def start(file: Path) -> Iterator[Callable[..., Process]]:
-    started: list[Process] = []
-
-    def start(script: str, *arguments: int) -> Process:
-        started.append(Process(script, file, len(started), *arguments))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
+    with starting(f"sqlite:///{file}", file.parent) as start:
+        yield start
 
 
 def opened(file: Path, ahead: float = 0.0) -> SqliteStore:
