@@ -7,7 +7,6 @@ an event takes in each part of the way, so that a scan anywhere would show as a 
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,7 +15,7 @@ from pathlib import Path
 from second_mw.outbox.base import Store
 from second_mw.outbox.memory import MemoryStore
 from second_mw.outbox.sqlite import SqliteStore
-from tests.benchmarks.outboxes import event
+from tests.benchmarks.outboxes import event, on_disk
 from tests.benchmarks.table import Curve, Table, spread
 
 TITLE = "Draining a backlog"
@@ -75,7 +74,7 @@ def measure(short: bool) -> Table:
     for name in ("memory", "SQLite", *(["Redis"] if shutil.which("redis-server") else [])):
         costs: dict[int, float] = {}
         for count in (small, large):
-            with tempfile.TemporaryDirectory(dir=Path.cwd()) as made, _opened(name, made) as store:
+            with on_disk() as made, _opened(name, made) as store:
                 filling = filled(store, count)
                 batches = drained(store)
                 assert store.counts().delivered == count

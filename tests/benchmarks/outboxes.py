@@ -35,6 +35,11 @@ CONCURRENT = (1, 8, 64)
 _PROPERTIES = b'{"%s":1}' % (b"a" * 700)
 
 
+def on_disk() -> tempfile.TemporaryDirectory[str]:
+    """Return a directory on the disk one works on, since /tmp may be memory; out of sight."""
+    return tempfile.TemporaryDirectory(prefix=".benchmark-", dir=Path.cwd())
+
+
 def event(number: int) -> Payload:
     """Return an event of a page's usual size, another one for each number."""
     own = str(uuid.UUID(int=number * 2**64 + number, version=4))
@@ -131,7 +136,7 @@ def bytes_held(url: str) -> float:
 def measure(short: bool) -> list[Table]:
     """Measure; short is one round of a few hundred events."""
     rounds, count = (1, 64) if short else (5, 2000)
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as made, ExitStack() as stack:
+    with on_disk() as made, ExitStack() as stack:
         place = Path(made)
         stores: dict[str, Store] = {
             "memory": MemoryStore(max_events=10**7),
