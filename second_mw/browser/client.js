@@ -42,7 +42,8 @@
   let over; // signed out: off until the next page load, whatever is heard
   let leaving;
   let drafts = []; // events that wait for the mode
-  let queue = []; // events as they will be posted; those on their way are not in it
+  let queue = []; // events as they will be posted
+  let underway = []; // those on their way, which come back into the queue if they have to
   let most = 100;
   let timer;
   let resting;
@@ -230,7 +231,7 @@
       stop();
       return;
     }
-    if (subject && subject !== whose) queue = [];
+    if (subject && subject !== whose) queue = underway = [];
     subject = whose;
     const isIdentified = effective === "identified";
     if (isIdentified || read(SUBJECT) !== subject) forget(ID, SUBJECT);
@@ -258,7 +259,7 @@
     mode = "off";
     subject = undefined;
     drafts = [];
-    queue = [];
+    queue = underway = [];
     forget(ID, SUBJECT, KEPT);
   }
 
@@ -280,8 +281,11 @@
   const kept = () => [].concat(parsed(read(KEPT)) || []);
 
   function keep() {
+    // What is on its way may get lost with the page; what arrives twice counts once.
+    queue.unshift(...underway);
+    underway = [];
     const ours = ofMode(true).filter((event) => event.subject);
-    if (ours.length) write(KEPT, JSON.stringify(kept().concat(ours).slice(-MOST_KEPT)));
+    if (ours[0]) write(KEPT, JSON.stringify(kept().concat(ours).slice(-MOST_KEPT)));
     drop(ours);
   }
 
@@ -315,11 +319,12 @@
   }
 
   async function post() {
-    while (mode && !resting && queue.length) {
+    while (mode && !resting && queue[0]) {
       // What one request takes; it never mixes modes.
       let batch = ofMode(queue[0].properties.anonymized);
       while (batch[1] && !fits(batch)) batch = batch.slice(0, batch.length >> 1);
       drop(batch);
+      underway = batch;
       let status;
       let after;
       let results;
@@ -338,6 +343,7 @@
         ({ status } = response);
       } catch {}
       judge(batch, status, after, results);
+      underway = [];
     }
   }
 
@@ -349,9 +355,8 @@
     const tooLarge = status === 413 && batch.length > 1;
     const failed = tooLarge || !status || status === 429 || status > 499;
     const again = batch.filter((event) => failed || (results && !results[event.uuid]));
-    // Unless somebody else has signed in, or nobody wants them any more.
-    const wanted = (event) => mode !== "off" && (event.subject || subject) === subject;
-    queue.unshift(...again.filter(wanted));
+    // Unless somebody else has signed in, nobody wants them any more, or they are kept.
+    queue.unshift(...underway.filter((event) => again.includes(event)));
     if (tooLarge) {
       most = batch.length >> 1;
     } else if (again.length === batch.length) {
@@ -384,13 +389,13 @@
     // A beacon says that all is well even then.
     if (offline) return;
     [true, false].map(ofMode).forEach(beam);
-    if (queue.length) send();
+    if (queue[0]) send();
   }
 
   // Browsers refuse a beacon when too much is under way already; the half of it may still go.
   function beam(batch) {
     const half = batch.length >> 1;
-    if (!batch.length) return;
+    if (!batch[0]) return;
     if (fits(batch) && safe(() => navigator.sendBeacon(`${base}capture`, bodyOf(batch)))()) drop(batch);
     else if (half) [batch.slice(0, half), batch.slice(half)].forEach(beam);
   }

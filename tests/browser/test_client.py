@@ -1313,6 +1313,31 @@ def test_what_fails_waits_in_storage_for_the_next_page(chromium: Chromium, host:
     assert again == [first]
 
 
+def test_what_is_on_its_way_when_the_connection_goes_waits_in_storage_too(
+    chromium: Chromium, host: Host
+) -> None:
+    chromium.get(host.page(early="watch still", manual=""))
+    flush(chromium)
+    host.otherwise = HANG
+    capture(chromium, "app displayed")
+    # In one task: nobody has told the page yet that its request has failed.
+    chromium.execute_script(
+        """
+        secondAnalytics.flush();
+        Object.defineProperty(navigator, "onLine", { value: false, configurable: true });
+        return new Promise((sent) => setTimeout(sent));
+        """
+    )
+    (event,) = host.until_events()
+    hide(chromium)
+    (waiting,) = json.loads(stored(chromium)[QUEUE])
+    assert waiting == event
+    host.otherwise = ACCEPT
+    chromium.get(host.page("/after", manual=""))
+    host.until(lambda: host.posts[-1].answer is ACCEPT)
+    assert host.events == [event, event]
+
+
 def test_what_fails_is_kept_even_over_a_spoilt_queue(chromium: Chromium, host: Host) -> None:
     host.otherwise = Answer(503, {})
     chromium.get(host.page(early="watch still"))
