@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from threading import RLock, Timer
 from typing import TYPE_CHECKING, Any, Final
 
 from second_mw import process
-from second_mw.endpoint import Endpoint
 from second_mw.errors import ConfigurationError, OutboxUnavailable, traced
 from second_mw.outbox.outbox import Outbox, open_store
 from second_mw.preferences.base import Preferences
 from second_mw.preferences.opening import open_preferences
-from second_mw.privacy.catalogue import Catalogue
-from second_mw.privacy.mode import standing
-from second_mw.privacy.pipeline import Pipeline
-from second_mw.server_code import Capture, Captured, ServerCode
 from second_mw.settings import Settings
 from second_mw.tally import Tally
 from second_mw.user import AnalyticsUser
@@ -31,10 +26,13 @@ if TYPE_CHECKING:
     from second_mw.asgi import AnalyticsMiddleware as ASGIMiddleware
     from second_mw.asgi import ASGIApp
     from second_mw.browser.tag import Data, Html
+    from second_mw.endpoint import Endpoint, StaticFile
     from second_mw.forwarder.dispatcher import Flushed, Forwarder
     from second_mw.jobs import Bound
     from second_mw.limits import Rates
+    from second_mw.privacy.pipeline import Pipeline
     from second_mw.resolver import UserCallable
+    from second_mw.server_code import Capture, Captured, ServerCode
     from second_mw.settings import SettingsFields
     from second_mw.wsgi import AnalyticsMiddleware as WSGIMiddleware
     from second_mw.wsgi import WSGIApp
@@ -44,6 +42,17 @@ logger: logging.Logger = logging.getLogger("second_mw")
 #: Seconds after which a wrapped host's predecessor's events are looked for. Long enough for a
 #: pre-fork server that loads its app first: it forks before, and its workers look instead.
 LOOK_AFTER: Final = 1.0
+
+#: Settings whose values leave with every event, and are looked at once, at the start (spec §10).
+_RELEASE: Final = (
+    "release_version",
+    "release_package",
+    "release_runtime",
+    "cli_launcher_version",
+    "cli_launcher_package",
+    "auth_mode",
+    "installation_mode",
+)
 
 
 class Analytics:
@@ -87,42 +96,95 @@ class Analytics:
         # Re-entrant: a signal handler may flush while its own thread is starting delivery.
         self._lock = RLock()
         self._tally = Tally()
-        self._server_code = ServerCode(self, self._tally)
+        # Made when it is first needed: a host without events does not owe the memory.
+        self._pipeline: Pipeline | None = None
+        self._endpoint: Endpoint | None = None
+        self._files: dict[str, StaticFile] | None = None
+        self._server_code: ServerCode | None = None
         self._forwarder: Forwarder | None = None
         self._rates: Rates | None = None
         self._wrapped = False
         self._soon: Timer | None = None
         enabled = settings.enabled
-        catalogue = settings.catalogue or Catalogue.default()
-        self.pipeline: Pipeline = Pipeline(
-            settings,
-            catalogue,
-            settings.server_key,
-            receipts=settings.on_receipt is not None or settings.debug,
-        )
         store = open_store(settings.outbox, _source(settings, "outbox")) if enabled else None
-        if store is not None and hasattr(store, "key_of_user"):
+        if store is not None:
             # Processes that share a store tell PostHog of a person together.
-            store.key_of_user = self.pipeline.user_key
+            store.key_of_user = self._key_of_user
         if store is not None and not (settings.forward or store.durable):
             raise ConfigurationError(
                 "SECOND_ANALYTICS_FORWARD is off, but nobody else can deliver from a memory:// "
                 "outbox: set SECOND_ANALYTICS_OUTBOX to sqlite:///path or redis://host:6379/0."
             )
-        self.outbox: Outbox = Outbox(store, self.pipeline.added, self._woken)
+        self.outbox: Outbox = Outbox(store, _Added(self), self._woken)
         # Disabled opens no file and no socket.
         self.preferences: Preferences = open_preferences(
             settings.preferences if enabled or not isinstance(settings.preferences, str) else None,
             settings.outbox if enabled else "memory://",
             _source(settings, "preferences"),
         )
-        from second_mw.browser import files
-
-        self._files = files(settings.client_name)
-        self.endpoint: Endpoint = Endpoint(settings, self.pipeline, self._tally, self._files)
+        self.paths: frozenset[str] = _paths(settings)
+        if any(getattr(settings, name) for name in _RELEASE):
+            # It warns of what it finds in them, and that is for the start (spec §10).
+            self.pipeline  # noqa: B018
         process.enroll(self)
         if settings.disabled_by is not None:
             _say_disabled(settings)
+
+    # The rooms that the first event needs
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The privacy core."""
+        pipeline = self._pipeline
+        if pipeline is None:
+            with process.importing:
+                from second_mw.privacy.catalogue import Catalogue
+                from second_mw.privacy.pipeline import Pipeline
+
+                settings = self.settings
+                pipeline = self._pipeline = self._pipeline or Pipeline(
+                    settings,
+                    settings.catalogue or Catalogue.default(),
+                    settings.server_key,
+                    receipts=settings.on_receipt is not None or settings.debug,
+                )
+        return pipeline
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """What our paths answer."""
+        endpoint = self._endpoint
+        if endpoint is None:
+            with process.importing:
+                from second_mw.endpoint import Endpoint
+
+                endpoint = self._endpoint = self._endpoint or Endpoint(
+                    self.settings, self.pipeline, self._tally, self._served_files
+                )
+        return endpoint
+
+    @property
+    def _served_files(self) -> dict[str, StaticFile]:
+        if self._files is None:
+            with process.importing:
+                from second_mw.browser import files
+
+                self._files = files(self.settings.client_name)
+        return self._files
+
+    @property
+    def _taking(self) -> ServerCode:
+        """What takes the events of server code."""
+        taking = self._server_code
+        if taking is None:
+            with process.importing:
+                from second_mw.server_code import ServerCode
+
+                taking = self._server_code = self._server_code or ServerCode(self, self._tally)
+        return taking
+
+    def _key_of_user(self, user_id: str) -> str:
+        return self.pipeline.user_key(user_id)
 
     # Wrapping a host
 
@@ -201,7 +263,9 @@ class Analytics:
     def _tag(self, name: str, mount: str, nonce: str | None, data: Mapping[str, Data]) -> Html:
         from second_mw.browser.tag import script
 
-        return script(f"{mount}{self.settings.prefix}/{name}", self._files[name], data, nonce)
+        return script(
+            f"{mount}{self.settings.prefix}/{name}", self._served_files[name], data, nonce
+        )
 
     def _known_of(self, user: AnalyticsUser) -> dict[str, Data]:
         """Return what the client would else ask for; nothing if there is more to it than a mode.
@@ -213,6 +277,8 @@ class Analytics:
             return {}
         if settings.gpc == "drop" or settings.dnt != "ignore":
             return {}
+        from second_mw.privacy.mode import standing
+
         where = standing(settings, user, self.choice_of(user), gpc=False, dnt=False)
         if not where.shares:
             return {}
@@ -249,8 +315,8 @@ class Analytics:
         >>> bool(Analytics(token=None).capture(AnalyticsUser("u_1"), "page viewed"))
         False
         """
-        wanted = Capture(user, event, properties, uuid, timestamp, anonymous_id)
-        return self._server_code.take([wanted])[0]
+        wanted = (user, event, properties, uuid, timestamp, anonymous_id)
+        return self._taking.take([wanted])[0]
 
     async def acapture(
         self,
@@ -267,8 +333,8 @@ class Analytics:
         >>> async def view():
         ...     return await analytics.acapture(user, "page viewed")  # doctest: +SKIP
         """
-        wanted = Capture(user, event, properties, uuid, timestamp, anonymous_id)
-        return (await self._server_code.atake([wanted]))[0]
+        wanted = (user, event, properties, uuid, timestamp, anonymous_id)
+        return (await self._taking.atake([wanted]))[0]
 
     def capture_many(self, events: Iterable[Capture | tuple[Any, ...]]) -> list[Captured]:
         """Capture events in one put, and say of each what became of it.
@@ -286,11 +352,11 @@ class Analytics:
         ...     [(user, "page viewed"), (user, "build completed", {"file_count": 12})]
         ... )  # doctest: +SKIP
         """
-        return self._server_code.take([Capture(*event) for event in events])
+        return self._taking.take(list(events))
 
     async def acapture_many(self, events: Iterable[Capture | tuple[Any, ...]]) -> list[Captured]:
         """`capture_many` for an event loop, which it never blocks."""
-        return await self._server_code.atake([Capture(*event) for event in events])
+        return await self._taking.atake(list(events))
 
     def as_user(self, user: AnalyticsUser | None) -> AbstractContextManager[Bound]:
         """Return a block of code whose events are this user's: `analytics.here.capture(event)`.
@@ -318,7 +384,7 @@ class Analytics:
 
     def choice_of(self, user: AnalyticsUser) -> Any:
         """Return what a user chose, None if nothing, `store_failed` if unknown; may block."""
-        return self._server_code.choice(user)
+        return self._taking.choice(user)
 
     @property
     def rates(self) -> Rates:
@@ -478,7 +544,8 @@ class Analytics:
         self._lock = RLock()
         self._tally.after_fork()
         self._rates = None
-        self.pipeline.after_fork()
+        if self._pipeline is not None:
+            self._pipeline.after_fork()
         self.preferences.after_fork()
         if self.outbox.store is not None:
             self.outbox.store.after_fork()
@@ -496,6 +563,30 @@ class Analytics:
                 _say_unflushed(error)
         elif self.outbox.store is not None:
             self.outbox.store.close()
+
+
+class _Added(Mapping[str, Any]):
+    """What every payload carries, asked for when a finished event is put."""
+
+    def __init__(self, analytics: Analytics) -> None:
+        self._analytics = analytics
+
+    def __getitem__(self, key: str) -> Any:
+        return self._analytics.pipeline.added[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._analytics.pipeline.added)
+
+    def __len__(self) -> int:
+        return len(self._analytics.pipeline.added)
+
+
+def _paths(settings: Settings) -> frozenset[str]:
+    """Return the paths that are ours (spec §4), which is known before the endpoint is made."""
+    from second_mw.browser import SETTINGS_NAME
+
+    names = ("capture", "preferences", "identify", settings.client_name, SETTINGS_NAME)
+    return frozenset(f"{settings.prefix}/{name}" for name in names)
 
 
 def _source(settings: Settings, name: str) -> str:

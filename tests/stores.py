@@ -27,6 +27,7 @@ class Kept:
 
     durable = False
     blocking = False
+    key_of_user: Callable[[str], str] | None = None
 
     def __init__(self) -> None:
         self.payloads: list[Payload] = []

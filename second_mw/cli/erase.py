@@ -34,7 +34,7 @@ def run(given: argparse.Namespace) -> int:
     settings = durable.settings_of(given)
     chosen = _forget(settings, person.user_id) if person.user_id is not None else False
     with durable.opened(settings) as store:
-        if hasattr(store, "key_of_user") and person.user_id is not None:
+        if person.user_id is not None:
             store.key_of_user = partial(user_key, settings.server_key)
         events = store.erase(person.distinct_ids)
     said = elsewhere(settings, person)

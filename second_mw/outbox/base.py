@@ -8,7 +8,7 @@ False. Any method of a durable store may raise `OutboxUnavailable`; nothing was 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Literal, NamedTuple, Protocol
 
@@ -72,6 +72,9 @@ class Store(Protocol):
     durable: bool
     #: Whether `put` does I/O; an event loop then awaits `submit` instead.
     blocking: bool
+    #: Returns the key that stands for a user, or None; set by whoever knows the server key. A store
+    #: that several machines share remembers under it whom PostHog was told of, for all of them.
+    key_of_user: Callable[[str], str] | None
 
     def put(self, payloads: Sequence[Payload]) -> int:
         """Keep all payloads or none; return how many are new.

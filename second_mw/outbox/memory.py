@@ -67,6 +67,8 @@ class MemoryStore:
 
     durable = False
     blocking = False
+    #: It remembers nobody.
+    key_of_user: Callable[[str], str] | None = None
 
     def __init__(
         self,

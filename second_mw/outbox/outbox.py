@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from importlib import import_module
-from typing import Any, Final
+from typing import Any
 
-from second_mw.errors import ConfigurationError
+from second_mw import schemes
 from second_mw.outbox.base import Counts, Store
 from second_mw.payload import Payload, finish
 
@@ -78,11 +77,6 @@ class Outbox:
         return event if isinstance(event, Payload) else finish(event, self._added)
 
 
-#: URL scheme → the module of this room that has `from_url(url, setting) -> Store`. Imported when a
-#: setting names it, because each brings a library that nobody else needs.
-SCHEMES: Final = {"memory": "memory", "sqlite": "sqlite", "redis": "redis", "rediss": "redis"}
-
-
 def open_store(where: Any, setting: str = "outbox") -> Store:
     """Return the store that a setting names.
 
@@ -97,15 +91,5 @@ def open_store(where: Any, setting: str = "outbox") -> Store:
     if not isinstance(where, str):
         store: Store = where
         return store
-    module = SCHEMES.get(where.partition(":")[0].partition("+")[0])
-    if module is None:
-        known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-        raise ConfigurationError(f"{setting} names no store: it must begin with one of {known}.")
-    try:
-        room = import_module(f"second_mw.outbox.{module}")
-    except ModuleNotFoundError as missing:
-        raise ConfigurationError(
-            f"{setting} needs the package {missing.name!r}: pip install 'second_mw[{module}]'."
-        ) from None
-    opened: Store = room.from_url(where, setting)
+    opened: Store = schemes.opened("second_mw.outbox", where, setting)
     return opened

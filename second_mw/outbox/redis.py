@@ -140,8 +140,7 @@ class RedisStore:
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.max_events = max_events
-        #: Returns the key that stands for a user; set by whoever knows the server key. With it,
-        #: all processes together tell PostHog of a person once in half an hour.
+        #: With it, all processes together tell PostHog of a person once in half an hour.
         self.key_of_user: Callable[[str], str] | None = None
         self._connect = connect
         self._keep_dead = keep_dead * 86_400

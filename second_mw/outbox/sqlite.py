@@ -140,6 +140,8 @@ class SqliteStore:
 
     durable = True
     blocking = True
+    #: It remembers nobody.
+    key_of_user: Callable[[str], str] | None = None
 
     def __init__(
         self,

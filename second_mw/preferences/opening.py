@@ -5,14 +5,11 @@ Left out, choices are kept where events are, if those outlive the process, else 
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any, Final
 
-from second_mw.errors import ConfigurationError
+from second_mw import schemes
 from second_mw.preferences.base import Preferences
 
-#: URL scheme → the module of this room that has `from_url(url, setting) -> Preferences`.
-SCHEMES: Final = {"memory": "memory", "sqlite": "sqlite", "redis": "redis", "rediss": "redis"}
 _PROTOCOL: Final = ("get", "put", "blocking", "shared", "not_alone", "after_fork", "close")
 
 
@@ -35,17 +32,7 @@ def open_preferences(
         where = _beside(outbox)
     if not isinstance(where, str):
         return _of_the_host(where)
-    module = SCHEMES.get(where.partition(":")[0].partition("+")[0])
-    if module is None:
-        known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-        raise ConfigurationError(f"{setting} names no store: it must begin with one of {known}.")
-    try:
-        room = import_module(f"second_mw.preferences.{module}")
-    except ModuleNotFoundError as missing:
-        raise ConfigurationError(
-            f"{setting} needs the package {missing.name!r}: pip install 'second_mw[{module}]'."
-        ) from None
-    opened: Preferences = room.from_url(where, setting)
+    opened: Preferences = schemes.opened("second_mw.preferences", where, setting)
     return opened
 
 

@@ -79,6 +79,7 @@ class Taken:
 
     durable = False
     blocking = False
+    key_of_user: Callable[[str], str] | None = None
 
     def __init__(self) -> None:
         self.taken = 0

@@ -82,8 +82,7 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(
     def missing(name: str) -> Any:
         raise ModuleNotFoundError(f"No module named 'redis', by {name}", name="redis")
 
-    for module in ("outbox.outbox", "preferences.opening"):
-        monkeypatch.setattr(f"second_mw.{module}.import_module", missing)
+    monkeypatch.setattr("second_mw.schemes.import_module", missing)
     for open_ in (open_store, lambda url, setting: open_preferences(url, setting=setting)):
         with pytest.raises(ConfigurationError, match=r"X needs .*'redis'.*second_mw\[redis\]"):
             open_(url, "X")
