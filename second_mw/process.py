@@ -12,7 +12,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
-from threading import Timer
+from threading import RLock, Timer
 from typing import Any, Final, Protocol
 
 
@@ -43,6 +43,11 @@ _PROCESS_LIBRARIES: Final = ("multiprocessing.util", "billiard.util")
 _state: Final[dict[str, Any]] = {"installed": False, "watched": None, "exit_began": None}
 
 
+#: Held while modules are imported late, and by a fork: a child that is forked in the middle of an
+#: import would wait for ever for the thread that was to end it.
+importing: Final = RLock()
+
+
 def enroll(living: Living) -> None:
     """Tell this one, for as long as it lives."""
     _living.add(living)
@@ -51,7 +56,11 @@ def enroll(living: Living) -> None:
     _state["installed"] = True
     atexit.register(_at_exit)
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
+        os.register_at_fork(
+            before=_before_fork,
+            after_in_parent=importing.release,
+            after_in_child=_after_fork,
+        )
 
 
 def living() -> list[Any]:
@@ -93,9 +102,11 @@ def soon(seconds: float, work: Callable[[], object]) -> Timer | None:
 def _before_fork() -> None:
     for living in list(_living):
         living.before_fork()
+    importing.acquire()
 
 
 def _after_fork() -> None:
+    importing.release()
     _state["exit_began"] = None
     for living in list(_living):
         living.after_fork()

@@ -81,8 +81,15 @@ class Capture(NamedTuple):
 class Rooms(Protocol):
     """What of an `Analytics` this needs."""
 
-    settings: Settings
-    pipeline: Pipeline
+    @property
+    def settings(self) -> Settings:
+        """What the host set."""
+        ...
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The privacy core."""
+        ...
 
     @property
     def outbox(self) -> OutboxDoor:
@@ -111,7 +118,7 @@ class ServerCode:
         self._tally = tally
         self._askers = Askers()
 
-    def take(self, wanted: Sequence[Capture]) -> list[Captured]:
+    def take(self, wanted: Sequence[Capture | tuple[Any, ...]]) -> list[Captured]:
         """Take events in one put; may block.
 
         Raises:
@@ -130,7 +137,7 @@ class ServerCode:
             taken: list[Captured] = done.value
             return taken
 
-    async def atake(self, wanted: Sequence[Capture]) -> list[Captured]:
+    async def atake(self, wanted: Sequence[Capture | tuple[Any, ...]]) -> list[Captured]:
         """The same without ever blocking the event loop."""
         steps = self._steps([_checked(one) for one in wanted])
         got: Any = None
@@ -272,8 +279,8 @@ def _said(error: Exception) -> str:
     return text
 
 
-def _checked(one: Capture) -> Capture:
-    one = Capture(*one)
+def _checked(given: Capture | tuple[Any, ...]) -> Capture:
+    one = Capture(*given)
     if not isinstance(one.user, AnalyticsUser | None):
         raise TypeError(f"user must be an AnalyticsUser, not {type(one.user).__name__}")
     if not isinstance(one.properties, Mapping | None):

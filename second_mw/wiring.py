@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from second_mw.endpoint import Endpoint
 from second_mw.payload import Payload
 from second_mw.preferences.base import Preferences
 from second_mw.settings import Settings
+
+if TYPE_CHECKING:
+    from second_mw.endpoint import Endpoint
 
 
 class OutboxDoor(Protocol):
@@ -51,8 +53,13 @@ class Wiring(Protocol):
         ...
 
     @property
+    def paths(self) -> frozenset[str]:
+        """Which paths are ours, below the mount."""
+        ...
+
+    @property
     def endpoint(self) -> Endpoint:
-        """Decides."""
+        """Decides; made when it is first asked for."""
         ...
 
     @property

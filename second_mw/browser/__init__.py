@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from importlib.resources import files as resources
+from typing import TYPE_CHECKING
 
-from second_mw.endpoint import StaticFile
+if TYPE_CHECKING:
+    from second_mw.endpoint import StaticFile
 
 SETTINGS_NAME = "settings.js"
 
@@ -26,5 +28,7 @@ def files(client_name: str) -> dict[str, StaticFile]:
 
 def _file(name: str) -> StaticFile:
     # As a resource, not as a path: the package may have been imported from a zip.
+    from second_mw.endpoint import StaticFile
+
     body = resources(__name__).joinpath(name).read_bytes()
     return StaticFile(body, hashlib.sha256(body).hexdigest()[:20])

@@ -174,7 +174,7 @@ def test_whatever_raises_the_host_hears_nothing_of_it(
     if row.call == "resolver":
         fault = user = Fault(error, user)
     else:
-        call = row.call.replace("adapter", ask.__name__.removeprefix("by_"))
+        call = row.call.replace("adapter", ask.__name__.removeprefix("by_") + "_desk")
         fault = break_(call, analytics, error, monkeypatch)
     statuses = []
     for told, _ in row.asked:
