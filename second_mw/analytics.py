@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from second_mw import process
 from second_mw.errors import ConfigurationError, OutboxUnavailable, traced
+from second_mw.outbox.base import Counts
 from second_mw.outbox.outbox import Outbox, open_store
 from second_mw.preferences.base import Preferences
 from second_mw.preferences.opening import open_preferences
@@ -407,6 +408,10 @@ class Analytics:
 
         Args:
             timeout: seconds after which it returns in any case.
+
+        Raises:
+            OutboxUnavailable: a durable store can't be asked, so nobody can say what is left. What
+                it took is kept, and is delivered once it is there again.
         """
         forwarder = self._started()
         if forwarder is None:
@@ -416,11 +421,17 @@ class Analytics:
     def close(self, timeout: float | None = None) -> Flushed:
         """Flush, stop delivering and let go of files; an event that comes later starts it again.
 
+        It raises nothing of the store's: where a durable one can't be asked, a warning says so, and
+        as left counts what was last seen to wait, at least 1.
+
         Args:
             timeout: seconds after which it returns in any case; `shutdown_timeout` if left out.
         """
         try:
             return self._flush_at_last(timeout)
+        except OutboxUnavailable as error:
+            _say_unflushed(error)
+            return _flushed(0, max(1, self.outbox.seen.waiting))
         finally:
             if self.outbox.store is not None:
                 self.outbox.store.close()
@@ -428,11 +439,12 @@ class Analytics:
 
     def _flush_at_last(self, timeout: float | None) -> Flushed:
         within = self.settings.shutdown_timeout if timeout is None else timeout
-        waiting = self.outbox.counts().waiting
-        forwarder = self._forwarder
-        if forwarder is None and waiting and self.settings.forward:
-            with self._lock:
-                forwarder = self._forwarder = self._forwarder or self._made()
+        forwarder, waiting = self._forwarder, 0
+        if forwarder is None:
+            waiting = self.outbox.counts().waiting
+            if waiting and self.settings.forward:
+                with self._lock:
+                    forwarder = self._forwarder = self._forwarder or self._made()
         flushed = _flushed(0, waiting) if forwarder is None else forwarder.close(within)
         if self.outbox.store is not None:
             self.outbox.store.close()
@@ -462,13 +474,19 @@ class Analytics:
     def stats(self) -> dict[str, Any]:
         """Return what became of events, as a plain mapping; no counter names a user (spec §15).
 
-        accepted = delivered + dead + waiting + purged, at any moment.
+        accepted = delivered + dead + waiting + purged, at any moment. While a durable outbox can't
+        be asked, `outbox` is "unavailable" and its accounts are None; else it is "available".
         """
-        counts = self.outbox.counts()._asdict()
+        counts: dict[str, float | None]
+        try:
+            counts, outbox = self.outbox.counts()._asdict(), "available"
+        except OutboxUnavailable:
+            counts, outbox = dict.fromkeys(Counts._fields), "unavailable"
         tallied = self._tally.counts()
         forwarder = self._forwarder
         return {
             **counts,
+            "outbox": outbox,
             "rejected": {
                 name.removeprefix("rejected."): count
                 for name, count in tallied.items()
@@ -557,10 +575,7 @@ class Analytics:
     def at_exit(self, timeout: float) -> None:
         """Flush in the thread that exits, if there was anything to deliver here."""
         if self._forwarder is not None:
-            try:
-                self.close(timeout)
-            except OutboxUnavailable as error:
-                _say_unflushed(error)
+            self.close(timeout)
         elif self.outbox.store is not None:
             self.outbox.store.close()
 

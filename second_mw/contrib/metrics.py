@@ -106,14 +106,15 @@ class Reading(NamedTuple):
 
 
 def readings(analytics: Analytics) -> Iterator[Reading]:
-    """Yield what there is to read now, in the table's order; nothing if the outbox can't be read.
+    """Yield what there is to read now, in the table's order.
 
-    A row without a number yet, such as the latency before the first answer, is left out.
+    A row without a number is left out: the latency before the first answer, and the outbox's
+    accounts while it can't be asked, which shows as a gap in the dashboard.
     """
     try:
         stats = analytics.stats()
     except Exception as error:
-        # A scrape must not fail with the store; that nothing is read shows in the dashboard.
+        # A scrape must not fail with a store of the host's own.
         logger.debug("second_mw: the outbox can't be read for metrics: %s", type(error).__name__)
         return
     for row in ROWS:
@@ -125,10 +126,12 @@ def readings(analytics: Analytics) -> Iterator[Reading]:
 def _values(row: Row, stats: Mapping[str, Any]) -> dict[str, float]:
     found: Any = stats
     for name in row.path:
-        found = found.get(name)
-        if found is None:
+        if name not in found:
             # Before the first event there is no forwarder, and it has forwarded nothing.
             return {"": 0.0} if row.kind == "counter" and row.label is None else {}
+        found = found[name]
+        if found is None:
+            return {}
     if row.label is not None:
         return {label: float(count) for label, count in sorted(found.items())}
     return {"": _NUMBER_OF[found] if isinstance(found, str | bool) else float(found)}

@@ -57,7 +57,8 @@ _left_behind: Final[list[Shift]] = []
 class Flushed(NamedTuple):
     """What became of the events that waited: `out` are delivered, `left` are not.
 
-    Left are those that still wait, and those that were refused and lie in the dead letters.
+    Left are those that still wait, and those that were refused and lie in the dead letters. Where
+    the store can't be asked at the end, `Analytics.close` counts those that it last saw waiting.
     """
 
     out: int
@@ -205,15 +206,21 @@ class Forwarder:
 
         A signal handler that has interrupted its own thread inside the store can't have anything
         settled before it returns: then nothing is sent, and closing is left to the exit.
+
+        Raises:
+            OutboxUnavailable: a durable store can't be asked; the threads have ended all the same.
         """
         if self._interrupted():
             return Flushed(0, self._store.counts().waiting)
         deadline = time.monotonic() + timeout
-        flushed = self._flush(deadline, closing=True)
-        with self._lock:
-            shift, self._shift = self._shift, None
-        if shift is not None:
-            self._end(shift, deadline)
+        try:
+            flushed = self._flush(deadline, closing=True)
+        finally:
+            # Also where the store can't be asked: the threads end all the same.
+            with self._lock:
+                shift, self._shift = self._shift, None
+            if shift is not None:
+                self._end(shift, deadline)
         if self._settings.enabled and not self._store.durable:
             self._report_unsent()
         self._ledger.settle_log()
@@ -282,6 +289,11 @@ class Forwarder:
             with self._lock:
                 heard, self._look = self._heard, False
                 hurried = self._flushes > 0
+                enough = self._settings.flush_at
+                if shift.in_flight:
+                    # What comes meanwhile is the backlog: it leaves in one batch when the one that
+                    # flies has landed, and not in many small ones that cost as much each.
+                    enough = max(enough, self._settings.max_batch_events)
                 if shift.in_flight >= self._settings.max_in_flight:
                     # Whoever settles a batch nudges.
                     return self._nap(math.inf, math.inf)
@@ -291,8 +303,8 @@ class Forwarder:
             if (blocked := self._circuit.wait()) > 0:
                 return self._nap(math.inf, blocked)
             counts = self._store.counts()
-            if (due_in := self._due_in(counts, hurried)) > 0:
-                missing = self._settings.flush_at - counts.ready if counts.ready else 1
+            if (due_in := self._due_in(counts, enough, hurried)) > 0:
+                missing = enough - counts.ready if counts.ready else 1
                 return self._nap(heard + missing, due_in)
             if not self._lease_one(shift):
                 self._owed = 0
@@ -303,8 +315,13 @@ class Forwarder:
             self._wake_at = wake_at
         return None if seconds == math.inf else seconds
 
-    def _due_in(self, counts: Counts, hurried: bool) -> float:
-        """Seconds until a batch should leave; 0.0 for now, infinite for not before a put."""
+    def _due_in(self, counts: Counts, enough: int, hurried: bool) -> float:
+        """Seconds until a batch should leave; 0.0 for now, infinite for not before a put.
+
+        Args:
+            enough: how many events leave without waiting for others.
+            hurried: whether a flush waits.
+        """
         if not counts.ready:
             self._ready_since, self._owed = None, 0
             waits = [wait] if (wait := self._store.next_ready_in()) is not None else []
@@ -317,7 +334,7 @@ class Forwarder:
             self._ready_since = now
         waited = now - self._ready_since
         # Once due, everything that was ready at that moment leaves, in as many batches as it takes.
-        if hurried or counts.ready >= self._settings.flush_at:
+        if hurried or counts.ready >= enough:
             self._owed = max(self._owed, counts.ready)
         if self._owed or waited >= self._settings.flush_interval:
             self._owed = self._owed or counts.ready

@@ -31,6 +31,8 @@ class Outbox:
         self, store: Store | None, added: Mapping[str, Any], on_put: Callable[[int], None]
     ) -> None:
         self.store = store
+        #: The accounts as last seen, for when the store can't be asked.
+        self.seen: Counts = Counts(0, 0, 0, 0, 0, 0, 0.0)
         self._added = added
         self._on_put = on_put
 
@@ -70,8 +72,14 @@ class Outbox:
         return future
 
     def counts(self) -> Counts:
-        """Return the store's accounts; all zero without a store."""
-        return self.store.counts() if self.store is not None else Counts(0, 0, 0, 0, 0, 0, 0.0)
+        """Return the store's accounts; all zero without a store.
+
+        Raises:
+            OutboxUnavailable: a durable store can't be asked.
+        """
+        if self.store is not None:
+            self.seen = self.store.counts()
+        return self.seen
 
     def _payload(self, event: Payload | Mapping[str, Any]) -> Payload:
         return event if isinstance(event, Payload) else finish(event, self._added)

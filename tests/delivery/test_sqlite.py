@@ -11,16 +11,19 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from second_mw import Analytics, AnalyticsUser, Choice, ConfigurationError, database
+from second_mw.contrib.metrics import readings
 from second_mw.database import APPLICATION_ID, MIGRATIONS, network_file_system
 from second_mw.errors import OutboxUnavailable
 from second_mw.outbox import sqlite as room
 from second_mw.outbox import writer
+from second_mw.outbox.base import Counts
 from second_mw.outbox.outbox import open_store
 from second_mw.outbox.sqlite import SqliteStore
 from second_mw.preferences.opening import open_preferences
@@ -1046,13 +1049,46 @@ def test_a_file_that_fails_turns_no_end_of_the_host_into_a_traceback(
         flush_interval=3600.0, preferences="memory://",
     )  # fmt: skip
     assert analytics.capture(AnalyticsUser("u_1"), "page viewed")
-    analytics.outbox.store.close()
-    for part in (file, *file.parent.glob("outbox.db-*")):
-        part.unlink()
-    file.mkdir()
+    turned_into_a_directory(file, analytics.outbox.store)
     assert analytics.capture(AnalyticsUser("u_1"), "page viewed").code == "outbox_unavailable"
     analytics.shutdown()
     analytics.at_exit(1.0)
     assert caplog.text.count("could not flush at the end") == 2
+    stats = analytics.stats()
+    assert stats["outbox"] == "unavailable"
+    assert {stats[name] for name in Counts._fields} == {None}
     with pytest.raises(OutboxUnavailable):
-        analytics.stats()
+        analytics.flush()
+
+
+def test_closing_over_a_file_that_fails_raises_nothing_ends_the_threads_and_says_what_is_left(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    analytics = Analytics(
+        token="phc_test", host="http://127.0.0.1:9", outbox=f"sqlite:///{file}",
+        flush_interval=3600.0, preferences="memory://",
+    )  # fmt: skip
+    for _ in range(3):
+        assert analytics.capture(AnalyticsUser("u_1"), "page viewed")
+    assert (analytics.stats()["outbox"], analytics.stats()["waiting"]) == ("available", 3)
+    dispatcher = analytics._forwarder._shift.dispatcher
+    assert dispatcher.is_alive()
+    turned_into_a_directory(file, analytics.outbox.store)
+    assert analytics.close(timeout=1.0) == (0, 3)
+    assert "could not flush at the end" in caplog.text
+    dispatcher.join(30)
+    assert not dispatcher.is_alive()
+    assert list(readings(analytics))
+    assert not {reading.row.path for reading in readings(analytics)} & {("waiting",), ("accepted",)}
+
+
+def turned_into_a_directory(file: Path, store: Any) -> None:
+    """Put a directory where the file was, which nobody holds open any more."""
+    store.close()
+    while not file.is_dir():
+        # A thread that looks meanwhile makes the file again.
+        for part in (file, *file.parent.glob("outbox.db-*")):
+            part.unlink(missing_ok=True)
+        with suppress(FileExistsError):
+            file.mkdir()
+    store.close()
