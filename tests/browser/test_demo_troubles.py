@@ -269,7 +269,7 @@ def test_while_the_mode_hangs_pages_work_and_events_are_nobodys(visit: Visits) -
         def is_known() -> bool:
             here.click()
             here.flush()
-            return clicks(here.arrived.events)[-1]["distinct_id"] == MAREN.id
+            return MAREN.id in ids(clicks(here.arrived.events)[-1:])
 
         here.walk.wait(is_known, "an event under the name that she chose to be known by")
         events = here.arrived.events
