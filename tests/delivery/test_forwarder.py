@@ -91,6 +91,41 @@ def test_events_of_an_uncounted_put_leave_at_flush_at(lay: Lay, sink: Sink) -> N
     sink.wait_for(lambda: len(sink.delivered) == 10)
 
 
+def test_what_comes_while_a_batch_flies_leaves_together_when_it_has_landed(
+    lay: Lay, sink: Sink
+) -> None:
+    arrived, landing = threading.Event(), threading.Event()
+
+    def answer(request: Recorded) -> Reply | Wire:
+        arrived.set()
+        landing.wait(30)
+        return fine(request)
+
+    sink.answer = answer
+    line = lay(flush_at=10)
+    line.put(payloads(10))
+    assert arrived.wait(30)
+    line.put(payloads(10, start=10))
+    line.put(payloads(10, start=20))
+    landing.set()
+    sink.wait_for(lambda: len(sink.delivered) == 30)
+    assert [len(request.batch) for request in sink.requests] == [10, 20]
+
+
+def test_but_a_whole_batch_does_not_wait_for_the_one_that_flies(lay: Lay, sink: Sink) -> None:
+    together = threading.Barrier(2)
+
+    def answer(request: Recorded) -> Reply | Wire:
+        together.wait(30)
+        return fine(request)
+
+    sink.answer = answer
+    line = lay(flush_at=10, max_batch_events=20)
+    line.put(payloads(20))
+    line.put(payloads(20, start=20))
+    sink.wait_for(lambda: len(sink.delivered) == 40)
+
+
 def test_a_backlog_leaves_in_batches_of_the_allowed_size(lay: Lay, sink: Sink) -> None:
     line = lay(flush_at=10, max_batch_events=40, max_in_flight=1)
     line.put(payloads(100))
