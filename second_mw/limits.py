@@ -71,6 +71,10 @@ class Windows(Storage, MovingWindowSupport):
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Count `amount` requests in unless that makes more than `limit` in `expiry` seconds."""
+        return self.take(key, limit, expiry, amount)
+
+    def take(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        """The same under a name that the library does not wrap, which costs as much again."""
         now = self._clock()
         with self._lock:
             window = self._current(key, now - expiry)
@@ -162,7 +166,7 @@ class _Here:
         self._clock = clock
 
     def wait(self, key: str) -> float | None:
-        if self._windows.acquire_entry(key, self._amount, self._seconds):
+        if self._windows.take(key, self._amount, self._seconds):
             return None
         began, _ = self._windows.get_moving_window(key, self._amount, self._seconds)
         return max(0.0, began + self._seconds - self._clock())
@@ -212,7 +216,9 @@ class Rates:
         if rate is None:
             return
         item = parse(rate)
-        self._here = _Here(item, windows or Windows(clock=clock), clock)
+        if windows is None:
+            windows = Windows(clock=clock)
+        self._here = _Here(item, windows, clock)
         if shared is not None:
             self._shared = _Shared(item, _redis(shared), time.time)
 

@@ -79,7 +79,7 @@ ATTACKS: Final[dict[str, str]] = {
     "a new IPv6 address for each request":
         "test_rates.py::test_a_household_of_ipv6_is_one_address",
     "a million users, to fill the memory of the limits":
-        "test_rates.py::test_a_million_users_are_counted_in_bounded_memory",
+        "test_rates.py::test_a_million_users_are_counted_in_bounded_memory_and_one_at_the_limit_slows_none",
     "a crowd, to wash out one's own limit":
         "test_rates.py::test_who_is_at_the_limit_is_not_forgotten_for_others",
     "so many events that a user can't stop sharing any more":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from second_mw import AnalyticsUser, ConfigurationError
-from second_mw.limits import Rates, Windows, shared_store
+from second_mw.limits import MAX_KEYS, Rates, Windows, shared_store
 from second_mw.origin import network_of
 from second_mw.tally import Tally
 from tests.abuse.drive import CAPTURE, IDENTIFY, JSON, PREFERENCES, Told, event
@@ -149,7 +150,34 @@ def test_a_window_moves() -> None:
     assert [rates.wait("a"), rates.wait("a"), rates.wait("a")] == [None, None, 60.0]
 
 
-def test_a_million_users_are_counted_in_bounded_memory() -> None:
+def held(windows: Windows) -> int:
+    """Return the bytes that the windows, their keys and what holds them take."""
+    own = sys.getsizeof(windows._windows)
+    return own + sum(map(sys.getsizeof, (*windows._windows, *windows._windows.values())))
+
+
+@pytest.mark.timeout(600)
+def test_a_million_users_are_counted_in_bounded_memory_and_one_at_the_limit_slows_none() -> None:
+    clock = Clock()
+    windows = Windows(clock=clock)
+    rates = Rates("3/minute", None, Tally(), windows=windows, clock=clock)
+    key = f"events:{'0' * 32}:%d"  # about as long as those of real users
+    assert [rates.wait("eager") for _ in range(3)] == [None] * 3
+    waited = 0
+    for i in range(1_000_000):
+        clock.now += 0.0001
+        assert windows.acquire_entry(key % i, 3, 60)
+        if i % 10_000 == 0:
+            # Who is at the limit goes on asking, and waits for as long as it has to.
+            waited += rates.wait("eager") is not None
+            assert len(windows) <= MAX_KEYS
+            assert held(windows) < 10_000_000
+    assert len(windows) == MAX_KEYS
+    # 100 seconds have passed: after 60 of them it may ask three times again.
+    assert waited == 97
+
+
+def test_busy_users_are_counted_in_bounded_memory() -> None:
     windows = Windows(max_keys=1000, max_hits=5000)
     for i in range(20_000):
         assert windows.acquire_entry(f"user {i}", 600, 60)
