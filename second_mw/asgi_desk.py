@@ -155,7 +155,8 @@ class Desk:
         if declared is not None and declared.isdecimal() and int(declared[:19]) > limit:
             raise Refused("payload_too_large")
         try:
-            loop, task = asyncio.get_running_loop(), asyncio.current_task()
+            loop = asyncio.get_running_loop()
+            task = asyncio.current_task(loop)
         except RuntimeError:
             task = None
         if task is None:
