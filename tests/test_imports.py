@@ -37,6 +37,16 @@ def test_nor_does_making_an_enabled_one_before_its_first_event() -> None:
     assert loaded_after(code).isdisjoint(HEAVY)
 
 
+def test_nor_does_it_load_the_privacy_core_before_its_first_event() -> None:
+    code = "from second_mw import Analytics; Analytics(token='phc_x').wsgi(lambda *_: [])"
+    script = f"{code}\nimport sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    loaded = {name for name in done.stdout.split() if name.startswith("second_mw.")}
+    assert loaded.isdisjoint({"second_mw.endpoint", "second_mw.privacy", "second_mw.forwarder"})
+
+
 def test_every_public_name_is_there() -> None:
     for name in second_mw.__all__:
         assert getattr(second_mw, name) is not None
