@@ -370,3 +370,68 @@ def test_an_app_made_before_the_fork_delivers_from_its_workers(sink: Sink) -> No
     )
     assert logged == ""
     assert len(set(sink.delivered)) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_waits_for_the_first_events_imports(sink: Sink) -> None:
+    """A child of the middle of an import would wait for ever for who was to end it."""
+    logged = run(
+        """
+        import os, sys, threading
+        from second_mw import Analytics, AnalyticsUser, process
+
+        analytics = Analytics(token="phc_test", host=sys.argv[1])
+        order, begun, forking = [], threading.Event(), threading.Event()
+
+        class Living:
+            before_fork = forking.set
+            exit_timeout = 1.0
+            def after_fork(self): ...
+            def at_exit(self, timeout): ...
+
+        def imports():
+            with process.importing:
+                begun.set()
+                forking.wait(30)
+                order.append("imported")
+
+        living = Living()
+        process.enroll(living)
+        thread = threading.Thread(target=imports)
+        thread.start()
+        assert begun.wait(30)
+        child = os.fork()
+        order.append("forked")
+        if child == 0:
+            user = AnalyticsUser("u_1", anonymized=True, sharing=True)
+            analytics.capture(user, "page viewed")
+            assert order == ["imported", "forked"], order
+            assert analytics.close(10).left == 0
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert order == ["imported", "forked"], order
+        thread.join()
+        """,
+        sink.url,
+    )
+    assert logged == ""
+    assert len(sink.delivered) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "release_version",
+        "release_package",
+        "release_runtime",
+        "cli_launcher_version",
+        "cli_launcher_package",
+        "auth_mode",
+        "installation_mode",
+    ],
+)
+def test_a_release_value_that_looks_like_somebody_is_warned_of_at_the_start(
+    name: str, make, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(**{name: "ada@example.org"})
+    assert f"second_mw sends {name} with every event" in caplog.text
