@@ -484,6 +484,9 @@ class Analytics:
             counts, outbox = dict.fromkeys(Counts._fields), "unavailable"
         tallied = self._tally.counts()
         forwarder = self._forwarder
+        if forwarder is not None:
+            # Whoever watches the figures also sees to it that somebody delivers.
+            forwarder.revive()
         return {
             **counts,
             "outbox": outbox,

@@ -182,6 +182,12 @@ class Forwarder:
         self._check_uwsgi()
         return True
 
+    def revive(self) -> None:
+        """Start the dispatcher again if it ended without being told to; cheap, and else nothing."""
+        shift = self._shift
+        if shift is not None and not (shift.alive or shift.over):
+            self.start()
+
     def notify(self, count: int | None = None) -> None:
         """Say that `count` events were put; cheap. Without a count the dispatcher looks itself."""
         shift = self._shift

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from second_mw import ConfigurationError
+from second_mw import Analytics, ConfigurationError
 from second_mw.errors import REFUSALS
 from tests.abuse.drive import (
     CAPTURE,
@@ -31,6 +31,7 @@ from tests.abuse.drive import (
     scope_of,
     wsgi_reply,
 )
+from tests.delivery.build import payload
 from tests.delivery.sink import Sink, running
 from tests.hosts import ADA, asgi_host, wsgi_host
 from tests.stores import Blocking, Kept
@@ -471,11 +472,8 @@ def test_whatever_is_raised_in_a_sender_it_is_logged_and_goes_on(
     assert "a sender was to end" in caplog.text
 
 
-def test_a_put_after_a_dead_dispatcher_starts_another_and_says_so(make, sink: Sink, caplog) -> None:
-    analytics = make(outbox="memory://", host=sink.url, flush_at=1, flush_interval=0.05)
-    analytics.capture(ADA, "page viewed")
-    sink.wait_for(lambda: len(sink.delivered) == 1)
-    # No exception ends it; what does, such as the death of a thread in C, is as if it never ran.
+def end_dispatcher(analytics: Analytics) -> None:
+    """End the dispatcher as no exception does: as if its thread had died in C."""
     dead = threading.Thread(target=lambda: None)
     dead.start()
     dead.join()
@@ -485,10 +483,36 @@ def test_a_put_after_a_dead_dispatcher_starts_another_and_says_so(make, sink: Si
         shift.over = True
         shift.to_dispatch.notify_all()
         shift.to_send.notify_all()
-    running.join(30)
+    for thread in (running, *shift.senders):
+        thread.join(30)
+    shift.over = False  # nobody had wanted it
+
+
+def test_a_put_after_a_dead_dispatcher_starts_another_and_says_so(make, sink: Sink, caplog) -> None:
+    analytics = make(outbox="memory://", host=sink.url, flush_at=1, flush_interval=0.05)
+    analytics.capture(ADA, "page viewed")
+    sink.wait_for(lambda: len(sink.delivered) == 1)
+    end_dispatcher(analytics)
     analytics.capture(ADA, "page viewed")
     sink.wait_for(lambda: len(sink.delivered) == 2)
     assert "another one runs" in caplog.text
+
+
+def test_a_look_at_the_figures_after_a_dead_dispatcher_starts_another_too(
+    make, sink: Sink, caplog
+) -> None:
+    analytics = make(outbox="memory://", host=sink.url, flush_at=1, flush_interval=0.05)
+    analytics.capture(ADA, "page viewed")
+    sink.wait_for(lambda: len(sink.delivered) == 1)
+    end_dispatcher(analytics)
+    analytics.outbox.store.put([payload(1)])  # and nobody is told of it
+    assert analytics.stats()["waiting"] == 1
+    sink.wait_for(lambda: len(sink.delivered) == 2)
+    assert "another one runs" in caplog.text
+    # After an end that was wanted there is none.
+    analytics.close()
+    analytics.stats()
+    assert analytics._forwarder._shift is None
 
 
 def test_what_is_kept_although_the_forwarder_can_not_be_woken_is_told_as_kept(
