@@ -290,7 +290,8 @@ def test_on_a_phone_the_open_section_of_the_settings_is_in_sight(
 ) -> None:
     in_sight = """
         const [list, here] = [".sections ul", ".sections [aria-current]"].map((selector) =>
-            document.querySelector(selector).getBoundingClientRect());
+            document.querySelector(selector)?.getBoundingClientRect());
+        if (!list || !here) return false;
         // Lists scroll by whole pixels.
         return list.left < here.left + 1 && here.right - 1 < Math.min(list.right, innerWidth);
     """
@@ -298,6 +299,7 @@ def test_on_a_phone_the_open_section_of_the_settings_is_in_sight(
         screenshots.Camera(driver).look(screenshots.PHONE)
         walk = Walk(driver, address)
         walk.sign_in("Maren")
+        walk.see("#composer")
         for section in ("overview", "integrations", "diagnostics"):
             driver.get(f"{address}/w/kestrel-coffee/settings/{section}")
             walk.wait(lambda: driver.execute_script(in_sight) or None, section)
