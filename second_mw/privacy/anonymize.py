@@ -49,6 +49,8 @@ _COARSE_ENDINGS: Final = ("_bytes", "_length", "_ms", "_duration")
 _COARSE_WORDS: Final = frozenset({"bytes", "length", "ms", "duration"})
 _COARSE_PIXELS: Final = frozenset({"viewport_width", "viewport_height"})
 
+#: A longer key is no property's name, and going over all that it may say costs a second.
+_LONGEST_KEY: Final = 4096
 #: How many (event, key) decisions are remembered, and how many warnings.
 _REMEMBERED: Final = 4096
 
@@ -125,7 +127,7 @@ class Rulebook:
         if self.drops_undeclared:
             return judged._replace(rule="undeclared", secret=False)
         whole = clean_text(key).strip()
-        if not _MACHINE_KEY.fullmatch(whole) or shapes.shape_of(whole):
+        if len(whole) > _LONGEST_KEY or not _MACHINE_KEY.fullmatch(whole) or shapes.shape_of(whole):
             return judged._replace(rule="identifying_value_in_key", secret=False)
         if len(judged.name) < len(whole):
             # What was cut in its middle may be another key.

@@ -383,6 +383,10 @@ _IBAN_REST: Final = {
     for length in set(IBAN_LENGTHS.values())
 }
 _SEPARATORS: Final = re.compile(SEPARATOR)
+#: What a letter counts: A is 10.
+_IBAN_VALUES: Final = str.maketrans(
+    {letter: str(int(letter, 36)) for letter in string.ascii_uppercase}
+)
 
 
 def _ibans(text: str) -> Iterator[Span]:
@@ -401,7 +405,7 @@ def _is_iban(written: str) -> bool:
     """Whether ISO 7064's check digits (mod 97) are right."""
     compact = _SEPARATORS.sub("", written)
     turned = compact[4:] + compact[:4]
-    return int("".join(str(int(character, 36)) for character in turned)) % 97 == 1
+    return int(turned.upper().translate(_IBAN_VALUES)) % 97 == 1
 
 
 # Together
