@@ -35,6 +35,8 @@ _encode = msgspec.json.Encoder().encode
 #: administrator of thousands of workspaces costs little more than anybody else.
 _MANY: Final = 48
 _FEW: Final = 24
+#: What so many characters of a needle occur in is looked at closer.
+_ENOUGH: Final = 12
 
 
 #: `anywhere` any occurrence counts, `alone` no letter stands next to its letters and no digit next
@@ -75,11 +77,10 @@ class Wanted:
         self.needles: tuple[Needle, ...] = tuple(dict.fromkeys(needles))
         #: As they stand in JSON, where a quotation mark has a backslash before it.
         self._spelled = [(_spelled(needle.text), needle) for needle in self.needles]
-        self._bare = frozenset(
-            bare
-            for bare in (needle.text.replace("-", "") for needle in self.needles)
-            if len(bare) >= _UUID_LENGTH
-        )
+        bare = [needle.text.replace("-", "") for needle in self.needles]
+        bare = [text for text in bare if len(text) >= _UUID_LENGTH]
+        #: As a uuid and as what a browser calls itself.
+        self._bare = frozenset((*bare, *(f"anon_{text}" for text in bare)))
         #: Of many, the long ones without a quotation mark by their first characters.
         self._many: dict[str, dict[int, dict[str, list[Needle]]]] = {}
         self._beginning = 1
@@ -91,18 +92,21 @@ class Wanted:
             for spelled, needle in ordered[few:]:
                 same = self._many.setdefault(spelled[: self._beginning], {})
                 same.setdefault(len(spelled), {}).setdefault(spelled, []).append(needle)
+        self._signs = _signs(spelled for spelled, _ in self._spelled)
 
     def is_id(self, uuid: str, distinct_id: str) -> bool:
         """Whether the payload's uuid or distinct_id is one of the needles, hyphens left out."""
-        bare = self._bare
-        if not bare:
-            return False
-        ids = (uuid.replace("-", ""), distinct_id.replace("-", ""))
-        return ids[0] in bare or ids[1] in bare or ids[1].removeprefix("anon_") in bare
+        return bool(self._bare) and not self._bare.isdisjoint(
+            (uuid.replace("-", ""), distinct_id.replace("-", ""))
+        )
 
     def occurring_in(self, text: str) -> list[Needle]:
         """Return the needles that occur in a folded text, wherever they stand."""
-        found = [needle for spelled, needle in self._spelled if spelled in text]
+        found: list[Needle] = []
+        for sign in self._signs:
+            if sign in text:
+                found = [needle for spelled, needle in self._spelled if spelled in text]
+                break
         known, size = self._many, self._beginning
         if known:
             for part in text.split('"'):
@@ -112,6 +116,19 @@ class Wanted:
                         for length, spelled in same.items():
                             found += spelled.get(part[start : start + length], ())
         return found
+
+
+def _signs(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return a few texts of which one occurs wherever one of the texts does.
+
+    A name's spellings have its parts in common, and ids that were made together their beginnings:
+    one look for those spares many.
+    """
+    signs: list[str] = []
+    for text in sorted((text[:_ENOUGH] for text in texts), key=len):
+        if not any(sign in text for sign in signs):
+            signs.append(text)
+    return tuple(signs)
 
 
 class Gate:
@@ -202,10 +219,13 @@ class Gate:
         found: list[Needle] = []
         is_ascii = text.isascii()
         for raw in named:
-            if is_ascii and not raw.isascii() and not _fold(raw.strip()[:1]).isascii():
+            if raw.isascii():
+                name = raw.lower().strip()
+            elif is_ascii and not _fold(raw.strip()[:1]).isascii():
                 # Its first character alone is not there.
                 continue
-            name = _fold(raw).strip()
+            else:
+                name = _fold(raw).strip()
             # The first question is the one that nearly every name answers with no.
             if name not in text and '"' not in name and "\\" not in name:
                 continue
