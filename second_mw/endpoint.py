@@ -359,7 +359,7 @@ class Endpoint:
         if not isinstance(item, dict):
             raise Refused("invalid_payload")
         event, properties, uuid = item.get("event"), item.get("properties"), item.get("uuid")
-        if not isinstance(event, str) or not isinstance(properties, dict | None):
+        if not isinstance(event, str) or not (properties is None or isinstance(properties, dict)):
             raise Refused("invalid_payload")
         if uuid is not None and not (isinstance(uuid, str) and _UUID.fullmatch(uuid)):
             raise Refused("invalid_payload")
@@ -602,7 +602,7 @@ def workspace_named(properties: Mapping[str, Any], user: AnalyticsUser) -> str |
         return None
     named: str | None = None
     for key, value in properties.items():
-        if value is not None and _means_workspace(key):
+        if value is not None and (key == "workspace_id" or _means_workspace(key)):
             if not isinstance(value, str) or value not in user.workspaces:
                 raise Refused("workspace_not_found")
             named = value
@@ -610,8 +610,6 @@ def workspace_named(properties: Mapping[str, Any], user: AnalyticsUser) -> str |
 
 
 def _means_workspace(key: str) -> bool:
-    if key == "workspace_id":
-        return True
     # Few keys begin so, and only those are worth a normal form.
     if "workspace" not in key.lower() if key.isascii() else not names.may_say(key, "k"):
         return False

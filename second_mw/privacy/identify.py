@@ -39,6 +39,11 @@ def person_properties(user: AnalyticsUser, workspace_id: str | None) -> dict[str
     return {renamed.get(key, key): value for key, value in said.items()}
 
 
+def hashes_of(person: dict[str, Any]) -> dict[str, int]:
+    """Return what is remembered of what was said of a person: no values."""
+    return {name: hash(value) for name, value in person.items()}
+
+
 class Identified:
     """Remembers whom PostHog was told about, under HMACs of their ids; bounded and thread-safe."""
 
@@ -46,28 +51,26 @@ class Identified:
         self._lock = Lock()
         self._told: OrderedDict[str, tuple[dict[str, int], float]] = OrderedDict()
 
-    def is_due(self, user_key: str, person: dict[str, Any], now: float) -> bool:
+    def is_due(self, user_key: str, hashes: dict[str, int], now: float) -> bool:
         """Whether this user was not told of, not lately, or not like this.
 
         What this event says less of the person, such as no workspace, is no change.
 
         Args:
             user_key: HMAC of the user's id.
-            person: the `$set` that would be sent.
+            hashes: `hashes_of` the `$set` that would be sent.
             now: seconds of a clock that does not go back.
         """
         told = self._told.get(user_key)
         if told is None or now - told[1] >= REPEAT_AFTER:
             return True
-        known = told[0]
-        return any(known.get(name) != hash(value) for name, value in person.items())
+        return told[0] != hashes and not hashes.items() <= told[0].items()
 
-    def told(self, user_key: str, person: dict[str, Any], now: float) -> None:
+    def told(self, user_key: str, hashes: dict[str, int], now: float) -> None:
         """Remember that a `$identify` was taken by the outbox."""
         with self._lock:
             before = self._told.get(user_key)
-            known = {**(before[0] if before else {}), **{k: hash(v) for k, v in person.items()}}
-            self._told[user_key] = (known, now)
+            self._told[user_key] = ({**before[0], **hashes} if before else hashes, now)
             self._told.move_to_end(user_key)
             if len(self._told) > REMEMBERED:
                 self._told.popitem(last=False)

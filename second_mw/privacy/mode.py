@@ -98,9 +98,10 @@ def _shares(
     return settings.consent == "default-on"
 
 
-#: What every event has at its top level; none of it is the event's own word.
-_ENVELOPE: Final = frozenset(
-    {"event", "properties", "anonymousDistinctId", "uuid", "timestamp", "subject"}
+#: What every event has at its top level and what many have in their properties; none of it is the
+#: event's own word.
+_NO_WORD: Final = frozenset(
+    "event properties anonymousDistinctId uuid timestamp subject workspace_id".split()
 )
 
 
@@ -112,7 +113,7 @@ def own_word(event: Mapping[str, Any], properties: Mapping[str, Any]) -> Word:
     """
     word: Word = "neutral"
     for level in (event, properties):
-        if _ENVELOPE.issuperset(level):
+        if _NO_WORD.issuperset(level):
             continue
         for key, value in level.items():
             if isinstance(key, str) and names.asks_for_anonymity(key):

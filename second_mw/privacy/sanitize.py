@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from operator import itemgetter
 from typing import Any, Final, Literal, NamedTuple
 
 from second_mw.privacy import names, routes, shapes, urls
@@ -151,6 +152,47 @@ _ANY_KEY: Final = Key("", ":key")
 
 Way = Literal["as it is", "route", "gone", "secret"]
 
+NUMBERS: Final = frozenset({int, float})
+FLAGS: Final = frozenset({bool, type(None)})
+#: Plans remembered for each event, by the keys that it had: a product posts a few sets of keys.
+PLANS: Final = 64
+Taker = Callable[[Mapping[str, Any]], tuple[Any, ...]]
+
+
+class Plan(NamedTuple):
+    """What becomes of an event with keys that are known, so that numbers are looked at together.
+
+    Args:
+        leaves_out: the keys that go.
+        numbers, flags: take the values under declared numbers and flags; None without any.
+        others: the keys of the other values.
+    """
+
+    leaves_out: tuple[str, ...]
+    numbers: Taker | None
+    flags: Taker | None
+    others: tuple[str, ...]
+
+
+def taker_of(keys: list[str]) -> Taker | None:
+    """Return what takes the values of these keys out of an event that has them."""
+    if len(keys) == 1:
+        # An itemgetter of one key gives no tuple.
+        return lambda posted: (posted[keys[0]],)
+    return itemgetter(*keys) if keys else None
+
+
+def are_small(values: tuple[Any, ...]) -> bool:
+    """Whether these are numbers that nobody would take for a card's.
+
+    The bound is one that Python compares fastest with; what is beyond is looked at one by one.
+    """
+    types = set(map(type, values))
+    if not NUMBERS.issuperset(types) or min(values) < -0x3FFFFFFF or max(values) > 0x3FFFFFFF:
+        return False
+    # A NaN is neither smaller nor greater than anything.
+    return float not in types or math.isfinite(sum(values))
+
 
 class Remembered:
     """What identified mode remembers of earlier events: keys, labels and route shapes that passed.
@@ -160,6 +202,7 @@ class Remembered:
 
     def __init__(self) -> None:
         self._ways: dict[str, dict[str, Way]] = {}
+        self._plans: dict[str, dict[tuple[str, ...], Plan]] = {}
         self.labels: set[str] = set()
         self.shapes: set[str] = set()
         #: Addresses in which there was nothing to clean.
@@ -176,6 +219,22 @@ class Remembered:
             }
         return ways
 
+    def plan(self, event: Event, posted: Mapping[str, Any]) -> Plan | None:
+        """Return what becomes of an event with such keys, None if one of them is not known."""
+        if not isinstance(posted, dict) or len(posted) > MAX_KEYS:
+            return None
+        keys = tuple(posted)
+        plans = self._plans.setdefault(event.name, {})
+        plan = plans.get(keys)
+        if plan is None:
+            ways = self.ways(event)
+            if not posted.keys() <= ways.keys():
+                return None
+            if len(plans) >= PLANS:
+                plans.clear()
+            plan = plans[keys] = _plan(event, {key: ways[key] for key in keys})
+        return plan
+
     def keep(self, table: set[str], text: str) -> None:
         """Remember a short text that passed, in one of these tables."""
         if len(text) <= _LONG:
@@ -185,12 +244,19 @@ class Remembered:
 
     def passes(self, text: str) -> bool:
         """Whether there is nothing to clean in a short label, in a few words or in an id."""
-        if _is_id(text):
-            return True
-        if not is_plain(text.replace(" ", "_")):
+        if not _is_id(text) and not is_plain(text.replace(" ", "_")):
             return False
         self.keep(self.labels, text)
         return True
+
+
+def _plan(event: Event, ways: Mapping[str, Way]) -> Plan:
+    left = {key: event.properties.get(key) for key, way in ways.items() if way == "as it is"}
+    numbers = [key for key, kind in left.items() if is_number_kind(kind)]
+    flags = [key for key, kind in left.items() if kind is not None and kind.name == "flag"]
+    leaves_out = [key for key, way in ways.items() if way == "gone"]
+    others = [key for key in ways if key not in {*numbers, *flags, *leaves_out}]
+    return Plan(tuple(leaves_out), taker_of(numbers), taker_of(flags), tuple(others))
 
 
 class Walk:
@@ -248,8 +314,21 @@ class Walk:
         ways, labels = remembered.ways(self._event), remembered.labels
         kept: dict[str, Any] = {}
         long: list[str] = []
-        for name, value in posted.items():
-            if len(kept) >= MAX_KEYS:
+        to_do: Iterable[str] = posted
+        plan = remembered.plan(self._event, posted)
+        if (
+            plan is not None
+            and (plan.numbers is None or are_small(plan.numbers(posted)))
+            and (plan.flags is None or FLAGS.issuperset(map(type, plan.flags(posted))))
+        ):
+            to_do, kept = plan.others, dict(posted)
+            for name in plan.leaves_out:
+                del kept[name]
+        else:
+            plan = None
+        for name in to_do:
+            value = posted[name]
+            if plan is None and len(kept) >= MAX_KEYS:
                 if not isinstance(name, str) or cut_key(clean_text(name).strip()) != name:
                     return None
                 continue
@@ -293,6 +372,8 @@ class Walk:
                 verdict = self._value(value, self._judged(name, value, {}, top=True), 1, "")
                 if not isinstance(verdict, Dropped):
                     kept[name] = verdict.value
+                elif plan is not None:
+                    del kept[name]
         if long and not self._are_quiet([kept[name] for name in long]):
             for name in long:
                 kept[name] = self.text(kept[name], _ANY_KEY).value

@@ -334,7 +334,7 @@ def test_leaks(captured_events, fake_user, monkeypatch):
         done = finish(self, posted, user, mode)
         properties = {**json.loads(done.payloads[-1].properties), "label": "for Zelda"}
         leaking = replace(done.payloads[-1], properties=json.dumps(properties).encode())
-        return done._replace(payloads=[leaking])
+        return replace(done, payloads=[leaking])
 
     monkeypatch.setattr(Pipeline, "finish", leaky)
     assert Analytics().capture(fake_user(name="Zelda Q"), "page viewed")

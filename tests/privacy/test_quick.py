@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from second_mw import AnalyticsUser, Catalogue, Refused
@@ -78,6 +78,34 @@ def test_the_quick_way_gives_what_the_careful_one_gives(
     # And again, now that it remembers whatever passed.
     assert result(QUICK, properties, **same) == careful
     assert careful != "not_taken"
+
+
+@settings(
+    max_examples=300,
+    derandomize=True,
+    deadline=None,
+    # A busy machine draws slowly.
+    suppress_health_check=list(HealthCheck),
+)
+@given(st.data(), st.sampled_from(USERS), st.sampled_from(["anonymized", "identified"]))
+def test_it_does_for_the_same_keys_with_other_values(
+    data: st.DataObject, user: AnalyticsUser, mode: str
+) -> None:
+    event = data.draw(st.sampled_from(sorted(CATALOGUE.events)))
+    declared = sorted(CATALOGUE.events[event].properties)
+    keys = data.draw(
+        st.lists(st.sampled_from([*declared, "theme", "layout2", "x_version", "adas"]))
+    )
+    usual: dict[str, Any] = {"count": 3, "duration": 1.5, "flag": True, "label": "dark"}
+    same = {"event": event, "user": user, "mode": mode}
+    kinds = CATALOGUE.events[event].properties
+    warm = {key: usual.get(kinds[key].name, "dark") if key in kinds else "dark" for key in keys}
+    # What these keys mean together is remembered after the first.
+    assert result(QUICK, warm, **same) == result(CAREFUL, warm, **same)
+    for _ in range(3):
+        changed = data.draw(st.lists(st.sampled_from(keys), max_size=3)) if keys else []
+        posted = {**warm, **{key: data.draw(VALUES) for key in changed}}
+        assert result(QUICK, posted, **same) == result(CAREFUL, posted, **same)
 
 
 @pytest.mark.parametrize("mode", ["anonymized", "identified"])
@@ -156,6 +184,8 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     from second_mw.privacy import quick, sanitize
 
     monkeypatch.setattr(quick, "_REMEMBERED", 40)
+    monkeypatch.setattr(quick, "PLANS", 40)
+    monkeypatch.setattr(sanitize, "PLANS", 40)
     monkeypatch.setattr(sanitize, "_REMEMBERED", 40)
     pipeline = core(receipts=False)
     letters = "abcdefghijklmnopqrstuvwxyz"
@@ -170,7 +200,9 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(len(gone) <= 41 for gone in ways._gone.values())
     assert len(ways._known["page viewed"]) <= 41
     assert all(len(seen) <= 41 for seen in ways._surplus.values())
+    assert all(len(plans) <= 40 for plans in ways._plans.values())
     assert all(len(known) <= 41 for known in pipeline._remembered._ways.values())
+    assert all(len(plans) <= 40 for plans in pipeline._remembered._plans.values())
     assert len(pipeline._remembered.addresses) <= 40
     assert len(pipeline._remembered.shapes) <= 40
 
