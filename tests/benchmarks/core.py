@@ -166,7 +166,10 @@ class Core:
         posted, finish = self._endpoint._posted, self.pipeline.finish
         began = time.process_time()
         for body in bodies:
-            finish(posted(decoded(body), who), who, mode)
+            finished = finish(posted(decoded(body), who), who, mode)
+            if finished.taken is not None:
+                # As once the outbox has it; else each event would bring a `$identify` with it.
+                finished.taken()
         return (time.process_time() - began) / len(bodies)
 
 
