@@ -69,6 +69,8 @@ class Visit:
         self.walk.go(words)
         shown = "return document.querySelector('main') !== null"
         self.walk.wait(lambda: not self.driver.execute_script(shown), "the browser's own page")
+        # That one would load the demo's again by itself, as soon as there is a connection.
+        self.driver.get("about:blank")
 
     def open(self, path: str) -> None:
         """Load a page of the demo."""
