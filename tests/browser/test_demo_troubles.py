@@ -72,6 +72,11 @@ class Visit:
         # That one would load the demo's again by itself, as soon as there is a connection.
         self.driver.get("about:blank")
 
+    def see_kept(self) -> None:
+        """Wait until a `CLICK` is in storage: a page that is left may still be writing."""
+        self.driver.get(f"{self.line.url}/static/mark.svg")
+        self.walk.wait(lambda: CLICK in f"{self.stored()}" or None, "what is kept")
+
     def open(self, path: str) -> None:
         """Load a page of the demo."""
         self.driver.get(self.line.url + path)
@@ -223,6 +228,7 @@ def test_what_is_done_offline_arrives_once_when_the_browser_is_back(visit: Visit
             here.click()
             here.leave("Agents")
         # It had to leave its page; the next one finds what waits.
+        here.see_kept()
         here.open("/w/kestrel-coffee/agents")
         here.arrived.until(CLICK, 3)
         here.arrived.until("sidebar clicked", 2)
@@ -557,8 +563,7 @@ def test_what_somebody_left_without_a_sign_out_is_never_the_next_persons(
             here.click()
             here.leave("Agents")
         # It waits in the browser, and she comes back no more.
-        here.driver.get(f"{here.line.url}/static/mark.svg")
-        assert any(CLICK in kept for kept in here.stored().values())
+        here.see_kept()
         hers = here.arrived.events
         if how == "expired":
             here.driver.execute_cdp_cmd("Network.clearBrowserCookies", {})
