@@ -66,6 +66,8 @@ class Visit:
 
     def leave(self, words: str) -> None:
         """Follow a link of the rail while there is no connection."""
+        # Not by the emulation alone, which may be gone before the page is: by a try that failed.
+        self.flush()
         self.walk.go(words)
         shown = "return document.querySelector('main') !== null"
         self.walk.wait(lambda: not self.driver.execute_script(shown), "the browser's own page")
