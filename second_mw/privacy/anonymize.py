@@ -21,6 +21,7 @@ from second_mw.privacy.identity import Identity
 from second_mw.privacy.receipt import Line
 from second_mw.privacy.sanitize import (
     DEEPEST,
+    MAX_KEY,
     Dropped,
     Kept,
     Key,
@@ -49,8 +50,9 @@ _COARSE_ENDINGS: Final = ("_bytes", "_length", "_ms", "_duration")
 _COARSE_WORDS: Final = frozenset({"bytes", "length", "ms", "duration"})
 _COARSE_PIXELS: Final = frozenset({"viewport_width", "viewport_height"})
 
-#: A longer key is no property's name, and going over all that it may say costs a second.
-_LONGEST_KEY: Final = 4096
+#: How much of a key is decoded: what leaves of it, and as much again, so that nothing is cut in
+#: two that begins in what leaves.
+_READ_OF_A_KEY: Final = 2 * MAX_KEY
 #: How many (event, key) decisions are remembered, and how many warnings.
 _REMEMBERED: Final = 4096
 
@@ -102,7 +104,7 @@ class Rulebook:
         if (passed := self._passed.get((key, top))) is not None:
             return passed
         judged = self.undeclared_key(key, top=top)
-        if judged.rule is None and len(self._passed) < _REMEMBERED:
+        if judged.rule is None and len(key) <= MAX_KEY and len(self._passed) < _REMEMBERED:
             self._passed[key, top] = judged
         return judged
 
@@ -127,7 +129,7 @@ class Rulebook:
         if self.drops_undeclared:
             return judged._replace(rule="undeclared", secret=False)
         whole = clean_text(key).strip()
-        if len(whole) > _LONGEST_KEY or not _MACHINE_KEY.fullmatch(whole) or shapes.shape_of(whole):
+        if not _MACHINE_KEY.fullmatch(whole) or shapes.shape_of(whole):
             return judged._replace(rule="identifying_value_in_key", secret=False)
         if len(judged.name) < len(whole):
             # What was cut in its middle may be another key.
@@ -242,7 +244,7 @@ class Anonymizer(Walk):
         return judged if judged.rule is not None else self._clear_of_identity(key, judged)
 
     def _clear_of_identity(self, key: str, judged: Key) -> Key:
-        if self._identifies(key) or self._decoded(key):
+        if self._identifies(key) or self._decoded(clean_text(key).strip()[:_READ_OF_A_KEY]):
             return judged._replace(rule="identifying_value_in_key", shown=":key")
         return judged
 
@@ -294,9 +296,18 @@ class Anonymizer(Walk):
             if self._identifies(view, place):
                 return _REDACTED_TEXT
         for outer in (text, *seen):
-            if any(self._identifies(reading, place) for reading in views.readings(outer)):
+            # Nearly always all of them together say that it is none of them.
+            said = list(views.readings(outer))
+            if self._may_identify(said) and any(self._identifies(one, place) for one in said):
                 return _REDACTED_TEXT
         return None
+
+    def _may_identify(self, texts: list[str]) -> bool:
+        """Whether one of several texts could identify, asked for the price of one."""
+        return bool(texts) and (
+            identities.may_hold(self._user, texts)
+            or (self._named is not identities.NOBODY and identities.may_hold(self._named, texts))
+        )
 
     def _identifies(self, text: str, place: identities.Place = "anywhere") -> bool:
         # An event's own names are not compared with models (spec §8).

@@ -43,9 +43,18 @@ _NOT_ALNUM: Final = dict.fromkeys(
 
 #: Letters that don't decompose, as they are spelled where a keyboard has none of them; a dotless i
 #: is I in capitals, as i is.
-_SPELLED: Final = str.maketrans(
-    {"ı": "i", "ł": "l", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ħ": "h"}
-)
+_SPELLED: Final = {
+    "ı": "i",
+    "ł": "l",
+    "ø": "o",
+    "đ": "d",
+    "ð": "d",
+    "þ": "th",
+    "æ": "ae",
+    "œ": "oe",
+    "ħ": "h",
+}
+_SPELLED_SO: Final = re.compile(f"[{''.join(_SPELLED)}]")
 #: Letters that two stand for: Müller is Mueller, and Muller.
 _UMLAUTS: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe"})
 #: A shorter id is compared as words where its own separators are left out.
@@ -157,7 +166,11 @@ def folded(text: str) -> str:
     """
     if text.isascii():
         return text.lower()
-    return normal(normal(text).casefold()).translate(_SPELLED)
+    return _SPELLED_SO.sub(_spelled, normal(normal(text).casefold()))
+
+
+def _spelled(found: re.Match[str]) -> str:
+    return _SPELLED[found[0]]
 
 
 def compact(text: str) -> str:
@@ -372,6 +385,13 @@ def holds(identity: Identity, text: str, place: Place = "anywhere") -> bool:
     if not stands_in(identity.compacts, compact(plain)):
         return False
     return _holds_closely(identity, text, plain, place)
+
+
+def may_hold(identity: Identity, texts: list[str]) -> bool:
+    """Whether one of several texts could hold this identity; False is certain."""
+    if identity.everything or identity.whole:
+        return True
+    return stands_in(identity.compacts, compact(folded("\n".join(texts))))
 
 
 def stands_in(compacts: Pieces | tuple[str, ...], text: str) -> bool:

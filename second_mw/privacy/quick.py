@@ -402,8 +402,9 @@ class Quick:
                 gone.clear()
             gone.add(hashed)
             return _GONE
-        form = _form_with_views(key) if key.isascii() else None
-        if judged.name != key or form is None:
+        # One that is cut, too, is looked at closely, and so read once only.
+        form = _form_with_views(key) if key.isascii() and judged.name == key else None
+        if form is None:
             return _LOOK
         way = "version" if is_version(judged) else "label"
         rule = Rule("undeclared", judged, frozenset(), self._passed[way], form or "\n")

@@ -93,17 +93,30 @@ def normal(text: str) -> str:
     """
     if text.isascii():
         return text
-    text = unicodedata.normalize("NFKD", text)
-    return unicodedata.normalize("NFC", text.translate(dict(_changes(text))))
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFKD", text).translate(_SHOWN))
 
 
-def _changes(text: str) -> Iterator[tuple[int, str | None]]:
-    for character in set(text):
+class _Shown(dict[int, "int | str | None"]):
+    """What each character shows: itself, a digit of ASCII, or nothing.
+
+    Every character is kept: for one that a table lacks, `translate` raises and catches.
+    """
+
+    def __missing__(self, code: int) -> int | str | None:
+        if len(self) >= _CHARACTERS:
+            self.clear()
+        character = chr(code)
         category = unicodedata.category(character)
         if category in _UNSEEN or character in _FILLERS:
-            yield ord(character), None
-        elif category == "Nd":
-            yield ord(character), str(unicodedata.decimal(character))
+            shown: int | str | None = None
+        else:
+            shown = str(unicodedata.decimal(character)) if category == "Nd" else code
+        self[code] = shown
+        return shown
+
+
+_CHARACTERS: Final = 1 << 14
+_SHOWN: Final = _Shown()
 
 
 # The decoders

@@ -8,6 +8,7 @@ says what common labels cost.
 
 from __future__ import annotations
 
+import random
 import timeit
 from collections.abc import Callable, Iterable
 
@@ -138,6 +139,87 @@ HOSTILE = (
 )
 TEMPLATES = Templates(("/a/:b", "/{a:path}/{b:path}/c", "/{a}-{b}-{c}", "/<int:a>/x"))
 
+_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+_HEX = "0123456789abcdef"
+
+
+class Drawn:
+    """Draws hostile texts and properties in which nothing comes twice, so that no memory helps."""
+
+    def __init__(self) -> None:
+        self._random = random.Random(3)
+
+    def some(self, letters: str, length: int) -> str:
+        return "".join(self._random.choices(letters, k=length))
+
+    def one_of(self, *texts: str) -> str:
+        return self._random.choice(texts)
+
+    def parts(self, length: int, number: int) -> str:
+        return "/".join(self.some(_LETTERS, length) for _ in range(number))
+
+    def texts(self, size: int) -> dict[str, str]:
+        """Return texts of about this size, prose first."""
+        some, one_of = self.some, self.one_of
+        return {
+            "prose": filled(PROSE, size),
+            "cards": " ".join(f"4{some('0123456789', 15)}" for _ in range(size // 17)),
+            "card groups": " ".join(
+                f"{one_of('4', '5', '6')}{some('0123456789', 3)}" for _ in range(size // 5)
+            ),
+            "digits": some("0123456789", size),
+            "digits and separators": some("0123456789 -.", size),
+            "hex": some(_HEX, size),
+            "base64": some(f"{_LETTERS}+/", size),
+            "words": " ".join(some(_LETTERS, 12) for _ in range(size // 13)),
+            "addresses": " ".join(f"{some('abc', 4)}@" for _ in range(size // 6)),
+            "URLs": " ".join(f"//{some('abc.', 9)}/{some(_LETTERS, 8)}" for _ in range(size // 21)),
+            "a path": "/".join(some(_LETTERS, 9) for _ in range(size // 10)),
+            "a query": "/a?" + "&".join(f"utm_a=%{some(_HEX, 6)}" for _ in range(size // 14)),
+            "percents": "".join(f"%{some(_HEX, 2)}" for _ in range(size // 3)),
+            "entities": "".join(
+                f"&#x{some('234567', 1)}{some(_HEX, 1)};" for _ in range(size // 6)
+            ),
+            "JSON": "[" * 30 + '"a",' * (size // 4) + "]" * 30,
+            "escapes": "".join(f"\\u00{some(_HEX, 2)}" for _ in range(size // 6)),
+            "full width": some("ＡＢＣＤＥＦＧＨａｂｃｄｅｆｇｈ", size // 3),
+            "tokens": ".".join(f"eyJ{some(_LETTERS, 17)}" for _ in range(size // 21)),
+            "accounts": " ".join(f"DE{some('0123456789', 20)}" for _ in range(size // 23)),
+            "groups of hex": ":".join(some(_HEX, 2) for _ in range(size // 3)),
+            "prefixes": " ".join(
+                f"{one_of('sk-', 'ghp_', 'xoxb-', 'AKIA', 'SG.', 'hf_')}{some(_LETTERS, 18)}"
+                for _ in range(size // 23)
+            ),
+        }
+
+    def properties(self, size: int) -> dict[str, dict[str, object]]:
+        """Return properties of about this size, prose first."""
+        some = self.some
+        keys = range(size // 48)
+        return {
+            "prose": {f"k{n}": filled(PROSE, 40) for n in keys},
+            "labels": {f"k{n}": some("abcdefgh-", 40) for n in keys},
+            "base64": {f"k{n}": f"{some(_LETTERS, 19)}-{some(_LETTERS, 19)}" for n in keys},
+            "hex": {f"k{n}": "-".join(some(_HEX, 7) for _ in range(5)) for n in keys},
+            "other scripts": {f"k{n}": some("éüñ字", 13) for n in keys},
+            "keys": {some(_LETTERS, 14): n for n in range(size // 20)},
+            "keys of base64": {
+                f"{some(_LETTERS, 7)}-{some(_LETTERS, 7)}": n for n in range(size // 20)
+            },
+            "keys of other scripts": {some("éüñ字ABc", 7): n for n in range(size // 20)},
+            "nested": {f"k{n}": {"a": {"b": {"c": {"d": some(_LETTERS, 12)}}}} for n in keys},
+            "lists": {"x": [[some(_LETTERS, 12) for _ in range(18)] for _ in range(size // 270)]},
+            "lists of parts": {
+                "x": [[self.parts(4, 12) for _ in range(18)] for _ in range(size // 1200)]
+            },
+            "keys of parts": {self.parts(9, 6): n for n in range(size // 70)},
+            "long keys of parts": {self.parts(9, 51): n for n in range(size // 520)},
+            "names": {"agent_names": [some(_LETTERS, 12) for _ in range(size // 15)], "theme": "a"},
+            "keys of names": {f"agent_name{n}": some(_LETTERS, 6) for n in range(size // 28)},
+            "words on the mode": {f"anonymize{n}d": False for n in range(size // 24)},
+        }
+
+
 FUNCTIONS: dict[str, Callable[[str], object]] = {
     "shape_of": shape_of,
     "shape_of, version": lambda text: shape_of(text, version=True),
@@ -172,7 +254,12 @@ def measure(short: bool) -> list[Table]:
     """Return the tables of functions, of whole bodies, and of common labels."""
     size = SIZE // 64 if short else SIZE
     units = HOSTILE[::8] if short else HOSTILE
-    return [_functions(size, units), _bodies(size, units), _labels(200 if short else 2000)]
+    return [
+        _functions(size, units),
+        _bodies(size, units),
+        _drawn(size),
+        _labels(200 if short else 2000),
+    ]
 
 
 def _functions(size: int, units: Iterable[str]) -> Table:
@@ -223,6 +310,36 @@ def _bodies(size: int, units: Iterable[str]) -> Table:
         rows,
         ("bar: no more than 50×",),
         title=f"Bodies of {size:,} characters through the whole core",
+    )
+
+
+def _drawn(size: int) -> Table:
+    core, ada, drawn, rows = Core(), user(), Drawn(), []
+    texts = drawn.texts(size)
+    bodies: dict[str, dict[str, dict[str, object]]] = {
+        "one value": {name: {"x": text} for name, text in texts.items()},
+        "one key": {name: {text: 1} for name, text in texts.items()},
+        "text": {name: {"plan_overview": text} for name, text in texts.items()},
+        "many": drawn.properties(size),
+    }
+    for body, each in bodies.items():
+        encoded = {
+            name: [msgspec.json.encode({"event": "approval shown", "properties": properties})]
+            for name, properties in each.items()
+        }
+        for mode in ("anonymized", "identified"):
+            took = {
+                name: min(core.seconds(posted, ada, mode) for _ in range(2))  # type: ignore[arg-type]
+                for name, posted in encoded.items()
+            }
+            worst, name = max((took[name], name) for name in took)
+            prose = took["prose"]
+            rows.append((body, mode, prose * 1e3, worst * 1e3, worst / prose, name))
+    return Table(
+        ("body", "mode", "prose, ms", "worst, ms", "worst ÷ prose", "of"),
+        rows,
+        ("bar: no more than 50×",),
+        title=f"Bodies of {size:,} characters in which nothing comes twice",
     )
 
 

@@ -504,3 +504,27 @@ def test_another_user_finds_no_trace_of_the_first_in_what_is_remembered() -> Non
     left_of({"theme": "lovelace"}, pipeline=pipeline)
     other = replace(ADA, id="another-user-1", email=None, name="Grace Hopper", aliases=())
     assert left_of({"theme": "lovelace"}, user=other, pipeline=pipeline) == {"theme": "lovelace"}
+
+
+@pytest.mark.parametrize("receipts", [True, False])
+@pytest.mark.parametrize(
+    ("key", "left"),
+    [
+        ("word_" * 1000, ("word_" * 16)[:80]),
+        ("x_" * 30 + "TG92ZWxhY2U", None),
+        # It begins in what leaves, and ends behind.
+        ("x_" * 38 + "YWRhLmxvdmVsYWNlQGFuYWx5dGljYWwuZXhhbXBsZQ", None),
+        ("x_" * 500 + "65f0c0ffee65f0c0ffee65f0", None),
+    ],
+)
+def test_a_long_key_is_judged_by_all_that_leaves_of_it(
+    key: str, left: str | None, receipts: bool
+) -> None:
+    pipeline = core(receipts=receipts)
+    assert left_of({key: 1}, pipeline=pipeline) == ({left: 1} if left else {})
+
+
+def test_keys_that_are_cut_are_not_remembered() -> None:
+    pipeline = core()
+    left_of({"word_" * 10_000: 1}, pipeline=pipeline)
+    assert "word_word_" not in str(vars(pipeline._rules))
