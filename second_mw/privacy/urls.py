@@ -33,6 +33,8 @@ _PORT: Final = re.compile(r":\d*\Z")
 _QUERY_KEY: Final = re.compile(r"utm_[a-z_]{1,32}")
 _PARAMETERS: Final = re.compile(r";[\w.-]{1,64}=.*", re.DOTALL)
 _PAIRS: Final = re.compile(r"[&;]")
+#: How many of a query's pairs are looked at; the rest go.
+_MOST_PAIRS: Final = 100
 #: How deep a value may be percent-encoded and still be understood; deeper ones are dropped.
 _LAYERS: Final = 3
 
@@ -82,7 +84,8 @@ def clean_url(text: str) -> str:
     if beginning:
         origin, rest = _without_userinfo(beginning, rest)
     path = _clean_path(rest)
-    kept = "&".join([pair for pair in _PAIRS.split(query) if _may_stay(pair)]) if query else ""
+    pairs = _PAIRS.split(query, _MOST_PAIRS)[:_MOST_PAIRS] if query else ()
+    kept = "&".join([pair for pair in pairs if _may_stay(pair)])
     cleaned = origin + path + (f"?{kept}" if kept else "")
     return text if cleaned == text else cleaned
 

@@ -42,6 +42,8 @@ CLEANED = [
     # campaigns that carry something else
     (f"https://x.org/?utm_source={quote('https://y.org/?a=b', safe='')}", "https://x.org/"),
     ("https://x.org/?utm_campaign=ada%40example.org", "https://x.org/"),
+    # of more pairs than a campaign has, the first hundred
+    (f"/a?{'&'.join(['utm_id=a'] * 101)}&utm_id=b", f"/a?{'&'.join(['utm_id=a'] * 100)}"),
     (f"https://x.org/?utm_campaign={JWT}", "https://x.org/"),
     ("https://x.org/?utm_term=%2525252540", "https://x.org/"),
     ("https://x.org/?utm_source=%2Freset%3Ftoken%3Da", "https://x.org/"),
