@@ -173,6 +173,8 @@ class Line:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+    #: A browser opens many at once; one that finds no room is tried again seconds later.
+    request_queue_size = 128
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: a browser ends its connections as it likes."""
