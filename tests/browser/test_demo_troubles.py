@@ -193,6 +193,7 @@ def visit(request: pytest.FixtureRequest, chromium: webdriver.Chrome) -> Visits:
                 for handle in chromium.window_handles:
                     here.at(handle)
                     chromium.get("about:blank")
+        chromium.execute_cdp_cmd("Network.clearBrowserCookies", {})
 
     return visit
 
