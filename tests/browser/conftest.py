@@ -35,7 +35,15 @@ def chromium(browser: webdriver.Chrome) -> Iterator[webdriver.Chrome]:
 def host(chromium: webdriver.Chrome) -> Iterator[Host]:
     """A host that accepts everything, until a test writes another script."""
     started = Host()
+    forget(chromium, started.url)
     yield started
     # Before the server: a page that is still open would post to what is gone.
     chromium.get("about:blank")
     started.close()
+
+
+def forget(chromium: webdriver.Chrome, url: str) -> None:
+    """Forget what is stored of an address: an earlier test's host may have had the same port."""
+    chromium.execute_cdp_cmd(
+        "Storage.clearDataForOrigin", {"origin": url, "storageTypes": "local_storage"}
+    )

@@ -23,6 +23,7 @@ from demos.product.sample import PEOPLE
 from demos.screenshots import Camera
 from demos.walk import Walk
 from second_mw import AnalyticsUser
+from tests.browser.conftest import forget
 from tests.browser.demo import HOSTS, Arrived, demo
 from tests.browser.host import EARLY
 from tests.browser.line import Line
@@ -187,6 +188,7 @@ def visit(request: pytest.FixtureRequest, chromium: webdriver.Chrome) -> Visits:
         chromium.execute_cdp_cmd("Network.clearBrowserCookies", {})
         Camera(chromium).look()
         with demo(request.param, **fields) as (address, arrived), Line(address) as line:
+            forget(chromium, line.url)
             here = Visit(chromium, Walk(chromium, line.url), line, arrived)
             with here.before_each_page(early):
                 yield here

@@ -430,7 +430,7 @@ def test_pytest_xdist_workers_each_deliver_their_own(sink: Sink, tmp_path: Path)
     command = "pytest -n 2 -p no:cacheprovider -p no:second_mw -p no:schemathesis -c /dev/null"
     done = subprocess.run(
         [sys.executable, "-m", *command.split(), "--rootdir", str(tmp_path), str(tmp_path)],
-        env=environ,
+        env={name: value for name, value in environ.items() if name != "PYTEST_ADDOPTS"},
         capture_output=True,
         text=True,
         timeout=100,
