@@ -441,11 +441,15 @@ class Database:
             raise self._wrong(f"can't be made ({error.strerror})", _ALLOW) from None
 
     def _migrate(self, db: Connection) -> None:
-        application, version = _identity(db)
-        if application != APPLICATION_ID:
+        # In one transaction: another process may be making the file, and be done in between.
+        db.execute("BEGIN")
+        try:
+            application, version = _identity(db)
             empty = _value(db, "SELECT count(*) FROM sqlite_master") == 0
-            if application or version or not empty:
-                raise self._wrong("is a SQLite file of another program", _OTHER)
+        finally:
+            db.execute("ROLLBACK")
+        if application != APPLICATION_ID and (application or version or not empty):
+            raise self._wrong("is a SQLite file of another program", _OTHER)
         if version > len(MIGRATIONS):
             raise self._wrong(
                 "was written by a newer second_mw", "Install that version again, or name a new file"

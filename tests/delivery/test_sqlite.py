@@ -460,7 +460,8 @@ def test_a_step_that_fails_leaves_the_older_version_whole(
     assert opened().counts().waiting == 1
 
 
-def test_processes_that_make_the_file_at_once_make_one(file: Path) -> None:
+@pytest.mark.parametrize("_again", range(12))
+def test_processes_that_make_the_file_at_once_make_one(file: Path, _again: int) -> None:
     errors: list[BaseException] = []
 
     def make() -> None:
