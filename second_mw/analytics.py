@@ -15,7 +15,7 @@ from second_mw.outbox.base import Counts
 from second_mw.outbox.outbox import Outbox, open_store
 from second_mw.preferences.base import Preferences
 from second_mw.preferences.opening import open_preferences
-from second_mw.settings import Settings
+from second_mw.settings import RELEASE_FIELDS, Settings
 from second_mw.tally import Tally
 from second_mw.user import AnalyticsUser
 
@@ -43,17 +43,6 @@ logger: logging.Logger = logging.getLogger("second_mw")
 #: Seconds after which a wrapped host's predecessor's events are looked for. Long enough for a
 #: pre-fork server that loads its app first: it forks before, and its workers look instead.
 LOOK_AFTER: Final = 1.0
-
-#: Settings whose values leave with every event, and are looked at once, at the start (spec §10).
-_RELEASE: Final = (
-    "release_version",
-    "release_package",
-    "release_runtime",
-    "cli_launcher_version",
-    "cli_launcher_package",
-    "auth_mode",
-    "installation_mode",
-)
 
 
 class Analytics:
@@ -124,7 +113,7 @@ class Analytics:
             _source(settings, "preferences"),
         )
         self.paths: frozenset[str] = _paths(settings)
-        if any(getattr(settings, name) for name in _RELEASE):
+        if any(getattr(settings, name) for name in RELEASE_FIELDS):
             # It warns of what it finds in them, and that is for the start (spec §10).
             self.pipeline  # noqa: B018
         process.enroll(self)

@@ -383,6 +383,17 @@ FIELDS: Final[tuple[Field, ...]] = (
 )
 _BY_NAME: Final = {entry.name: entry for entry in FIELDS}
 
+#: Settings whose values leave with every event, and are looked at once, at the start (spec §10).
+RELEASE_FIELDS: Final = (
+    "release_version",
+    "release_package",
+    "release_runtime",
+    "cli_launcher_version",
+    "cli_launcher_package",
+    "auth_mode",
+    "installation_mode",
+)
+
 
 class SettingsFields(TypedDict, total=False):
     """The keyword arguments of `Settings.load`, `Analytics` and `Analytics.from_env`."""

@@ -40,7 +40,7 @@ from second_mw.privacy.mode import Mode, Word
 from second_mw.privacy.quick import Quick
 from second_mw.privacy.receipt import Line, Receipt
 from second_mw.privacy.sanitize import Remembered, Walk
-from second_mw.settings import Settings
+from second_mw.settings import RELEASE_FIELDS, Settings
 from second_mw.user import AnalyticsUser
 from second_mw.version import VERSION
 
@@ -470,15 +470,7 @@ def added_properties(settings: Settings) -> dict[str, Any]:
 
 def _warn_of_shapes(settings: Settings) -> None:
     """Say once, at start-up, that a release value looks like something that identifies."""
-    for name in (
-        "release_version",
-        "release_package",
-        "release_runtime",
-        "cli_launcher_version",
-        "cli_launcher_package",
-        "auth_mode",
-        "installation_mode",
-    ):
+    for name in RELEASE_FIELDS:
         value = getattr(settings, name)
         # A commit's hash is what a release version often is.
         shape = value and shapes.shape_of(value, version=True)

@@ -239,18 +239,14 @@ class Quick:
                 rule = self._learned(event, key)
             means, _, vocabulary, passed, key_form = rule
             if means == "gone":
-                if value.__class__ not in _SCALARS and not _are_texts(value):
-                    # It may name things within.
+                if not _name_nothing((value,)):
                     return None
                 continue
             if means == "ident":
-                if value.__class__ is str:
-                    if len(value) >= 4:
-                        named.append(value)
-                elif _are_texts(value):
-                    named += [text for text in value if len(text) >= 4]
-                elif value.__class__ not in _SCALARS:
+                texts = _named((value,))
+                if texts is None:
                     return None
+                named += texts
                 continue
             if means == "look":
                 return None
