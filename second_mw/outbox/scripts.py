@@ -202,11 +202,12 @@ return 0
 """
 )
 
-# now, seconds; then ids.
+# now, seconds; then ids. What may be had at once is ready whatever the clock does next.
 RELEASE: Final = (
     _PRELUDE
     + """
-local till = moment(clock(ARGV[1]) + tonumber(ARGV[2]))
+local seconds = tonumber(ARGV[2])
+local till = seconds > 0 and moment(clock(ARGV[1]) + seconds) or '0'
 for i = 3, #ARGV do
   if waits(ARGV[i]) then
     redis.call('ZREM', held, ARGV[i])

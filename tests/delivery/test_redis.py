@@ -23,6 +23,7 @@ from tests.delivery.build import payload, payloads
 from tests.delivery.redis_server import Server, free_port, patient, running
 from tests.delivery.sink import Recorded, Reply, Sink
 from tests.hosts import ADA, Wsgi
+from tests.stores import Moment
 
 BIG = 10**9
 pytestmark = pytest.mark.redis
@@ -692,6 +693,16 @@ def test_a_hold_that_a_clock_left_in_the_far_future_ends(server: Server) -> None
         store.put(payloads(2))
         keys(ahead, 1)
         assert len(keys(store)) == 2
+
+
+def test_what_was_given_back_is_ready_whatever_the_clock_does(server: Server) -> None:
+    moment = Moment()
+    with closing(RedisStore(server.client, clock=moment)) as store:
+        store.put(payloads(3))
+        store.release(keys(store), 0.0)
+        moment.passes(-5.0)
+        assert (store.next_ready_in(), store.counts().ready) == (0.0, 3)
+        assert [entry.payload for entry in store.lease(10, BIG, 60.0)] == payloads(3)
 
 
 def test_unpaired_surrogates_are_mended(server: Server, opened) -> None:
