@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from second_mw.cli.usage import WrongUsage
-from second_mw.errors import AnalyticsError
+from second_mw.errors import AnalyticsError, OutboxUnavailable, PreferencesUnavailable
 from second_mw.version import VERSION
 
 #: Command → what it does, in the order of `--help`; each is a module of this package.
@@ -31,6 +31,19 @@ COMMANDS: Final[dict[str, str]] = {
     "erase": "erase what is kept about one person",
     "docs": "print or serve the documentation",
     "completion": "print what a shell needs to complete these commands",
+}
+
+_LOOK: Final = (
+    "See that its server runs, or that its file and its disk can be written, and try again; "
+    "`second-mw check` looks closely at what the environment names"
+)
+#: Why an outbox fails → what that means to whoever typed a command, and what to do.
+_OUTBOX: Final = {
+    "full": (
+        "the outbox is full, so no dead letter can wait again. Let what waits leave first, "
+        "`second-mw forward --once`, and try again"
+    ),
+    "store_failed": f"the outbox can't be read and written. {_LOOK}",
 }
 
 
@@ -59,9 +72,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = None
         return 0
     except AnalyticsError as error:
-        print(f"second-mw: {error}", file=sys.stderr)
+        print(f"second-mw: {_sentence(error)}", file=sys.stderr)
         return 2 if isinstance(error, WrongUsage) else 1
     return code
+
+
+def _sentence(error: AnalyticsError) -> str:
+    """Return what is wrong, and what to do, where the error itself speaks to a running app."""
+    if isinstance(error, OutboxUnavailable):
+        return f"{_OUTBOX.get(error.reason, error)}."
+    if isinstance(error, PreferencesUnavailable):
+        return f"the users' choices can't be had: {error}. {_LOOK}."
+    return str(error)
 
 
 def parser(named: str | None, *, whole: bool = False) -> argparse.ArgumentParser:

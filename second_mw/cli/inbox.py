@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--slow-seconds",
         metavar="S",
-        type=float,
+        type=usage.seconds,
         default=SLOW,
         help=f"seconds that --fail slow takes to answer, default {SLOW:g}",
     )

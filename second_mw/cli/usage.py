@@ -35,6 +35,21 @@ def positive(text: str) -> int:
     return number
 
 
+def seconds(text: str) -> float:
+    """Return seconds, more than 0 and no longer than a day.
+
+    >>> seconds("2.5")
+    2.5
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is no number of seconds") from None
+    if not 0 < number <= 86_400:
+        raise ArgumentTypeError(f"{text} is not allowed: more than 0 and at most 86400 seconds")
+    return number
+
+
 def _whole(text: str) -> int:
     try:
         return int(text)

@@ -177,3 +177,38 @@ def test_without_the_apps_secret_a_users_choice_can_not_be_found(
     code, printed = said("erase", "--user", ADA.id)
     assert code == 1
     assert "SECOND_ANALYTICS_SECRET" in printed
+
+
+NO_REDIS = "redis://:hunter2hunter2@127.0.0.1:9/0"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("outbox", "stats"),
+        ("outbox", "retry"),
+        ("forward", "--once"),
+        ("export", "--user", "u_1"),
+        ("erase", "--user", "u_1"),
+    ],
+)
+def test_a_command_before_a_redis_that_is_gone_says_what_to_do(
+    command: tuple[str, ...], said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECOND_POSTHOG_TOKEN", TOKEN)
+    code, printed = said(*command, "--outbox", NO_REDIS)
+    assert code == 1
+    assert "See that its server runs" in printed
+    assert "second-mw check" in printed
+    assert not any(word in printed for word in ("Traceback", "hunter2", "can't take events"))
+
+
+def test_an_outbox_without_room_for_dead_letters_says_what_to_do(
+    store: Store, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bury_all(store, "refused: 400 bad")
+    monkeypatch.setattr("second_mw.outbox.sqlite.SqliteStore._fits", lambda *_: False)
+    code, printed = said("outbox", "retry")
+    assert code == 1
+    assert "the outbox is full" in printed
+    assert "second-mw forward --once" in printed

@@ -50,6 +50,14 @@ def address(printed: str) -> str:
     return found[1]
 
 
+@pytest.mark.parametrize("seconds", ["-1", "0", "nan", "inf", "soon"])
+def test_an_answer_can_be_late_by_a_span_of_time_only(
+    seconds: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["inbox", "--fail", "slow", "--slow-seconds", seconds]) == 2
+    assert "--slow-seconds" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_it_says_where_it_is_takes_events_and_ends_cleanly(ending: signal.Signals) -> None:
     with running() as (process, printed):
