@@ -38,6 +38,12 @@ PLAIN: Final = re.compile(
 )
 #: The longest text that `PLAIN` is asked about: shorter than a UUID.
 PLAIN_LENGTH: Final = 32
+#: The shortest digest, and what stands in one but not in words of camel case: a capital too early
+#: or too late.
+_DIGEST: Final = 20
+_NO_WORDS: Final = re.compile(
+    r"[a-z][A-Z](?![a-z]{2})|[A-Z]{2}[a-z](?![a-z])|(?<![A-Za-z])(?:[a-z][A-Z]|[A-Z]{2}[a-z])"
+)
 
 
 def is_plain(text: str) -> bool:
@@ -52,6 +58,8 @@ def is_plain(text: str) -> bool:
         # A MAC address may be letters only, and a host's name begin with www.
         and text.count("-") < 5
         and "ww" not in text.lower()
+        # So may a digest in base64 be.
+        and (len(text) < _DIGEST or text.islower() or not _NO_WORDS.search(text))
     )
 
 

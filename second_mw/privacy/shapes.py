@@ -106,22 +106,34 @@ def _run(text: str) -> Kind | None:
     return None
 
 
-#: What base64 for URLs consists of, where its own signs break the run.
-_URL_SAFE: Final = re.compile(r"[A-Za-z0-9_-]{20,}", re.ASCII)
-#: Where words don't change: a capital after a small letter, a digit next to a letter.
-_CHANGE: Final = re.compile(r"(?<=[a-z])[A-Z]|(?<=[A-Za-z])\d|(?<=\d)[A-Za-z]")
-
-_DIGIT_BEFORE_LETTER: Final = re.compile(r"\d[A-Za-z]")
+#: Base64 of either alphabet, where its own signs break the run.
+_BASE64_RUN: Final = re.compile(r"[A-Za-z0-9+/_-]{20,}", re.ASCII)
+#: How odd each change within a run is, beside words. Nearly every capital behind a small letter
+#: begins a word of camel case, the less surely the shorter that and the word before it are.
+_ODDITIES: Final = (
+    (1.0, re.compile(r"(?<=[a-z])[A-Z]|(?<=[0-9])[A-Za-z]")),
+    (-0.3, re.compile(r"(?<=[A-Za-z][a-z])[A-Z](?=[a-z])")),
+    (-0.3, re.compile(r"(?<=[A-Za-z][a-z]{2})[A-Z](?=[a-z]{2})")),
+    (0.7, re.compile(r"(?<=[A-Z])[A-Z](?=[a-z])")),
+    (0.6, re.compile(r"(?<=[A-Za-z])[0-9]")),
+)
+#: Parts of one case are words, abbreviations and versions, such as i18n and H264.
+_SMALL_PART: Final = re.compile(
+    r"(?<![A-Za-z0-9])(?:[a-z0-9]{1,5}|[A-Z0-9]{1,5})(?![A-Za-z0-9])", re.ASCII
+)
+#: Of 80,000 names of classes, functions, packages and files none has as many changes for its
+#: length, of random bytes 99 in 100 have more.
+_ODD: Final = 0.18
 
 
 def _digest(text: str) -> Kind | None:
-    """Find a digest in base64 for URLs: runs in which every third or fourth character changes."""
-    for run in _URL_SAFE.findall(text):
-        among_letters = len(_DIGIT_BEFORE_LETTER.findall(run))
-        if among_letters == 0 or run in (run.lower(), run.upper()):
+    """Find a digest in base64 that its own signs break: runs that change too often for words."""
+    for run in _BASE64_RUN.findall(text):
+        if run in (run.lower(), run.upper()):
             continue
-        # Words have a change in five characters at most, and a digit among letters once.
-        if len(_CHANGE.findall(run)) * (5 if among_letters >= 2 else 4) > len(run):
+        mixed = _SMALL_PART.sub("", run)
+        odd = sum(weight * len(change.findall(mixed)) for weight, change in _ODDITIES)
+        if odd > _ODD * sum(map(str.isalnum, run)):
             return "token"
     return None
 
