@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from second_mw.forwarder.exchange import Answer, Batch, Request, at, batch_pieces, post
+from second_mw.forwarder.retry import BETWEEN_ROUNDS
 from second_mw.forwarder.verdicts import (
     DELIVERED,
     Ruling,
@@ -49,7 +50,7 @@ class V0:
         """Say what the answer means; only a 200 with v0's own body is a delivery."""
         document = document_of(answer) if answer.status == 200 else None
         if document is None:
-            return ruling_of_status(answer, now)
+            return _ruling_of_refusal(answer, now)
         limited = document.get("quota_limited")
         if isinstance(limited, list) and "events" in limited:
             # PostHog has thrown them away for billing; it would do so again.
@@ -59,6 +60,15 @@ class V0:
         else:
             return ruling_of_status(answer, now)
         return Ruling("events", verdict.result, dict.fromkeys(batch.keys, verdict))
+
+
+def _ruling_of_refusal(answer: Answer, now: float) -> Ruling:
+    ruling = ruling_of_status(answer, now)
+    if ruling.about == "later" and ruling.retry_after is not None:
+        # A 429 that says when: PostHog's own clients of v0 send the batch again then, of v1 not.
+        # A later hour than a round's own waits is left to the circuit.
+        return ruling._replace(about="retry" if ruling.retry_after <= BETWEEN_ROUNDS else "later")
+    return ruling
 
 
 def _members(options: dict[str, Any]) -> bytes:

@@ -264,6 +264,16 @@ def test_v0_carries_options_as_properties(lay: Lay, sink: Sink) -> None:
     assert "options" not in event
 
 
+@pytest.mark.parametrize("after", ["3", "0"])
+def test_v0_keeps_to_the_retry_after_of_a_rate_limit(lay: Lay, sink: Sink, after: str) -> None:
+    sink.script.append(status(429, Retry_After=after))
+    line = lay(protocol="v0")
+    assert line.send(payloads(2)) == (2, 0)
+    assert sink.requests[0].batch == sink.requests[1].batch
+    (pause,) = line.pauses
+    assert pause >= max(float(after), 0.1)
+
+
 # v1 only
 
 

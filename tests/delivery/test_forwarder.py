@@ -437,11 +437,19 @@ def test_a_fault_of_the_sender_costs_no_event_and_mends_itself(
     assert len(sink.requests[2].batch) == 1
 
 
-def test_a_rate_limit_is_left_alone_for_half_a_minute_whatever_it_says(
-    lay: Lay, sink: Sink, clock: Clock, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("protocol", "says"), [("v0", {}), ("v1", {}), ("v1", {"Retry_After": "1"})]
+)
+def test_a_rate_limit_is_left_alone_for_half_a_minute(
+    lay: Lay,
+    sink: Sink,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+    protocol: str,
+    says: dict[str, str],
 ) -> None:
-    sink.answer = status(429, Retry_After="1")
-    line = lay(clock=clock, max_batch_events=10, max_in_flight=1)
+    sink.answer = status(429, **says)
+    line = lay(clock=clock, protocol=protocol, max_batch_events=10, max_in_flight=1)
     assert line.send(payloads(50)) == (0, 50)
     clock.now += 29
     assert line.forwarder.flush(0.5) == (0, 50)
@@ -452,9 +460,29 @@ def test_a_rate_limit_is_left_alone_for_half_a_minute_whatever_it_says(
     assert line.forwarder.flush(20.0) == (50, 0)
 
 
-def test_a_long_retry_after_of_a_rate_limit_is_kept(lay: Lay, sink: Sink, clock: Clock) -> None:
+def test_a_rate_limit_of_v0_that_says_when_is_asked_again_then_and_no_oftener_than_an_outage(
+    lay: Lay, sink: Sink, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink.answer = status(429, Retry_After="5")
+    line = lay(clock=clock, protocol="v0", max_retries=2)
+    assert line.send(payloads(3)) == (0, 3)
+    assert line.pauses == [5.0, 5.0]
+    assert [request.batch for request in sink.requests] == [sink.requests[0].batch] * 3
+    assert [each.levelname for each in caplog.records if each.levelno > logging.INFO] == ["WARNING"]
+    clock.now += 29
+    assert line.forwarder.flush(0.5) == (0, 3)
+    assert len(sink.requests) == 3
+    sink.answer = None
+    clock.now += 1
+    assert line.forwarder.flush(20.0) == (3, 0)
+
+
+@pytest.mark.parametrize("protocol", ["v0", "v1"])
+def test_a_long_retry_after_of_a_rate_limit_is_kept(
+    lay: Lay, sink: Sink, clock: Clock, protocol: str
+) -> None:
     sink.script.append(status(429, Retry_After="300"))
-    line = lay(clock=clock)
+    line = lay(clock=clock, protocol=protocol)
     line.send(payloads(2))
     clock.now += 299
     assert line.forwarder.flush(0.5) == (0, 2)

@@ -55,7 +55,9 @@ STATUSES: list[tuple[int, About, str]] = [
 @pytest.mark.parametrize(("status", "about", "named"), STATUSES)
 def test_every_status_has_its_meaning(codec: Codec, status: int, about: About, named: str) -> None:
     ruling = codec.judge(Answer(status, {"retry-after": "7"}, b"{}"), batch(payload()), NOW)
-    assert (ruling.about, ruling.retry_after) == (about, 7.0)
+    # Of a 429 that says when, as this one does, v0 has a meaning of its own.
+    expected = "retry" if isinstance(codec, V0) and status == 429 else about
+    assert (ruling.about, ruling.retry_after) == (expected, 7.0)
     assert str(status) in ruling.reason
     assert named in ruling.look_at
     assert not ruling.verdicts
