@@ -6,6 +6,7 @@ whatever becomes of it. The same scripts work on every store that several proces
 
 from __future__ import annotations
 
+import random
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from second_mw.outbox.base import Store
 
 ROOT = Path(__file__).parents[2]
 
@@ -116,3 +119,35 @@ def starting(url: str, place: Path) -> Iterator[Callable[..., Process]]:
     yield start
     for process in started:
         process.kill()
+
+
+def killed_in_turn(
+    start: Callable[..., Process], rounds: int, luck: random.Random
+) -> tuple[set[str], set[str]]:
+    """Let two put and two drain, and kill one of either after the other, so many times.
+
+    Return the uuids that the ones said were accepted, and that the others said they would settle.
+    """
+    crews = {script: [start(script), start(script)] for script in (PUTS, DRAINS)}
+    said: dict[str, set[str]] = {PUTS: set(), DRAINS: set()}
+    for script in (PUTS, DRAINS) * rounds:
+        victim = crews[script].pop(0)
+        victim.wait_for(luck.randint(1, 20))
+        victim.kill()
+        said[script].update(victim.said)
+        crews[script].append(start(script))
+    for script, crew in crews.items():
+        for process in crew:
+            process.kill()
+            said[script].update(process.said)
+    return said[PUTS], said[DRAINS] - {"idle"}
+
+
+def assert_nothing_is_lost(store: Store, accepted: set[str], drained: set[str]) -> None:
+    """Nothing is, if what was accepted waits, or somebody was about to settle it."""
+    counts = store.counts()
+    waiting = {entry.payload.uuid for entry in store.peek(counts.accepted + 1)}
+    assert len(accepted) > 10
+    assert counts.delivered + len(waiting) == counts.accepted
+    assert counts.delivered <= len(drained)
+    assert accepted <= waiting | drained

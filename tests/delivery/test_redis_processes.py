@@ -12,7 +12,14 @@ import pytest
 
 from second_mw.outbox.redis import RedisStore, from_url
 from tests.delivery.build import payload
-from tests.delivery.processes import DRAINS, HOLDS, PUTS, WORKS, Process, starting
+from tests.delivery.processes import (
+    HOLDS,
+    WORKS,
+    Process,
+    assert_nothing_is_lost,
+    killed_in_turn,
+    starting,
+)
 from tests.delivery.redis_server import Server, patient, running
 
 BIG = 10**9
@@ -89,27 +96,7 @@ def test_what_a_killed_process_had_leased_is_leased_again_once_its_time_is_over(
 def test_nothing_is_lost_when_processes_are_killed_while_they_put_and_drain(
     store: RedisStore, start: Callable[..., Process]
 ) -> None:
-    luck = random.Random(3)
-    crews = {script: [start(script), start(script)] for script in (PUTS, DRAINS)}
-    said: dict[str, set[str]] = {PUTS: set(), DRAINS: set()}
-    for script in (PUTS, DRAINS) * 2:
-        victim = crews[script].pop(0)
-        victim.wait_for(luck.randint(1, 20))
-        victim.kill()
-        said[script].update(victim.said)
-        crews[script].append(start(script))
-    for script, crew in crews.items():
-        for process in crew:
-            process.kill()
-            said[script].update(process.said)
-    accepted, drained = said[PUTS], said[DRAINS] - {"idle"}
-    waiting = {entry.payload.uuid for entry in store.peek(BIG)}
-    settled = store.counts().delivered
-    # A drainer says what it will settle, a putter what was accepted: what is in neither is lost.
-    assert len(accepted) > 10
-    assert settled + len(waiting) == store.counts().accepted
-    assert settled <= len(drained)
-    assert accepted <= waiting | drained
+    assert_nothing_is_lost(store, *killed_in_turn(start, 2, random.Random(3)))
 
 
 def test_eight_processes_write_and_drain_one_redis_and_every_event_is_settled_once(

@@ -13,7 +13,16 @@ import pytest
 
 from second_mw.outbox.sqlite import SqliteStore
 from tests.delivery.build import payload
-from tests.delivery.processes import DRAINS, HOLDS, PUTS, ROOT, WORKS, Process, starting
+from tests.delivery.processes import (
+    HOLDS,
+    PUTS,
+    ROOT,
+    WORKS,
+    Process,
+    assert_nothing_is_lost,
+    killed_in_turn,
+    starting,
+)
 
 BIG = 10**9
 
@@ -84,27 +93,9 @@ def test_what_a_killed_process_had_leased_is_leased_again_once_its_time_is_over(
 def test_nothing_is_lost_when_processes_are_killed_while_they_put_and_drain(
     file: Path, start: Callable[..., Process]
 ) -> None:
-    luck = random.Random(2)
-    crews = {script: [start(script), start(script)] for script in (PUTS, DRAINS)}
-    said: dict[str, set[str]] = {PUTS: set(), DRAINS: set()}
-    for script in (PUTS, DRAINS) * 3:
-        victim = crews[script].pop(0)
-        victim.wait_for(luck.randint(1, 20))
-        victim.kill()
-        said[script].update(victim.said)
-        crews[script].append(start(script))
-    for script, crew in crews.items():
-        for process in crew:
-            process.kill()
-            said[script].update(process.said)
-    accepted, drained = said[PUTS], said[DRAINS] - {"idle"}
+    accepted, drained = killed_in_turn(start, 3, random.Random(2))
     store = opened(file)
-    waiting = {entry.payload.uuid for entry in store.peek(BIG)}
-    settled = store.counts().delivered
-    # A drainer says what it will settle, a putter what was accepted: what is in neither is lost.
-    assert settled + len(waiting) == store.counts().accepted
-    assert settled <= len(drained)
-    assert accepted <= waiting | drained
+    assert_nothing_is_lost(store, accepted, drained)
     assert_accounts_hold(store)
     store.close()
 
