@@ -8,9 +8,11 @@ to `analytics.outbox.put([event])`.
 from __future__ import annotations
 
 import re
+import time
 import uuid as uuids
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -72,6 +74,19 @@ def rfc3339(moment: datetime) -> str:
     """
     # A format string costs ten times as much; what is cut off is always "+00:00".
     return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def utc_now() -> str:
+    """Return the time it is, as `rfc3339` writes it; most of the text is the second's."""
+    now = time.time()
+    second = int(now)
+    # A thousand more has the zeros in front that a format would write, for twice the cost.
+    return f"{_second(second)}.{str(1000 + int((now - second) * 1000))[1:]}Z"
+
+
+@lru_cache(maxsize=4)
+def _second(since_epoch: int) -> str:
+    return datetime.fromtimestamp(since_epoch, timezone.utc).isoformat()[:19]
 
 
 def joined(first: bytes, second: bytes) -> bytes:
@@ -175,7 +190,7 @@ def _uuid_of(value: object) -> str:
 
 def _timestamp_of(value: object) -> str:
     if value is None:
-        return rfc3339(datetime.now(timezone.utc))
+        return utc_now()
     if isinstance(value, str):
         try:
             value = msgspec.convert(value, datetime)

@@ -48,7 +48,8 @@ class Resolver:
         """
         try:
             found = self._user(environ)
-            if inspect.isawaitable(found):
+            # What nearly always comes; asking whether it can be awaited takes longer than the rest.
+            if found.__class__ is not AnalyticsUser and inspect.isawaitable(found):
                 found = _awaited(found)
             return _checked(found)
         except Exception as error:

@@ -64,13 +64,16 @@ class Identified:
         told = self._told.get(user_key)
         if told is None or now - told[1] >= REPEAT_AFTER:
             return True
-        return told[0] != hashes and not hashes.items() <= told[0].items()
+        # The very same, nearly always.
+        return told[0] is not hashes and not hashes.items() <= told[0].items()
 
     def told(self, user_key: str, hashes: dict[str, int], now: float) -> None:
         """Remember that a `$identify` was taken by the outbox."""
         with self._lock:
             before = self._told.get(user_key)
-            self._told[user_key] = ({**before[0], **hashes} if before else hashes, now)
+            if before is not None and not before[0].items() <= hashes.items():
+                hashes = {**before[0], **hashes}
+            self._told[user_key] = (hashes, now)
             self._told.move_to_end(user_key)
             if len(self._told) > REMEMBERED:
                 self._told.popitem(last=False)

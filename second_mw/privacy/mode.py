@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 from second_mw.privacy import names
-from second_mw.settings import Settings, Signal
+from second_mw.settings import Settings
 from second_mw.user import AnalyticsUser, Choice
 
 Mode = Literal["anonymized", "identified"]
 Reason = Literal["user", "default", "host", "gpc", "dnt", "store_failed", "disabled"]
 #: An event's own word: `neutral` says nothing, `identified` that it was captured so.
 Word = Literal["neutral", "identified", "anonymized"]
+
+_NO_CHOICE: Final = Choice()
 
 #: What the adapters hand over when the preference store failed or took too long.
 STORE_FAILED: Final = "store_failed"
@@ -51,7 +53,7 @@ def standing(
         choice: what the preference store says, None if the user never chose.
         gpc, dnt: whether the request says `Sec-GPC: 1` or `DNT: 1`.
     """
-    chosen = choice if isinstance(choice, Choice) else Choice()
+    chosen = choice if isinstance(choice, Choice) else _NO_CHOICE
     mode, reason = _mode(settings, user, choice, gpc=gpc, dnt=dnt)
     return Standing(mode, reason, _shares(settings, user, chosen, gpc=gpc, dnt=dnt))
 
@@ -68,9 +70,9 @@ def _mode(
         return "anonymized", "disabled"
     if user.anonymized not in (None, False) or not user.can_be_identified:
         return "anonymized", "host"
-    if _obeyed(settings.gpc, gpc):
+    if gpc and settings.gpc != "ignore":
         return "anonymized", "gpc"
-    if _obeyed(settings.dnt, dnt):
+    if dnt and settings.dnt != "ignore":
         return "anonymized", "dnt"
     # `is False`: a 0 from a database row is no choice the user made.
     if user.anonymized is not None:
@@ -80,10 +82,6 @@ def _mode(
     if not isinstance(choice, Choice) or choice.anonymized is None:
         return "anonymized", "default"
     return ("identified" if choice.anonymized is False else "anonymized"), "user"
-
-
-def _obeyed(policy: Signal, asked: bool) -> bool:
-    return asked and policy != "ignore"
 
 
 def _shares(

@@ -7,7 +7,6 @@ without the other.
 
 from __future__ import annotations
 
-import hmac
 import logging
 import os
 import re
@@ -21,7 +20,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from second_mw.errors import Refused, traced
-from second_mw.payload import Payload, joined, rfc3339
+from second_mw.payload import Payload, joined, rfc3339, utc_now
 from second_mw.privacy import routes, shapes, urls
 from second_mw.privacy.anonymize import Anonymizer, Rulebook
 from second_mw.privacy.catalogue import Catalogue
@@ -36,10 +35,11 @@ from second_mw.privacy.identity import (
     searched,
     stands_in,
 )
+from second_mw.privacy.keyed import Keyed
 from second_mw.privacy.mode import Mode, Word
 from second_mw.privacy.quick import Quick
 from second_mw.privacy.receipt import Line, Receipt
-from second_mw.privacy.sanitize import Remembered, Walk
+from second_mw.privacy.sanitize import MAX_KEYS, PLANS, Remembered, Walk
 from second_mw.settings import RELEASE_FIELDS, Settings
 from second_mw.user import AnalyticsUser
 from second_mw.version import VERSION
@@ -67,12 +67,22 @@ _DATE_LENGTH: Final = 10
 #: A text that stands in a uuid by chance is shorter than this.
 _SHORTEST_IN_UUID: Final = 8
 _HEX: Final = frozenset("0123456789abcdef")
-_ANONYMOUS_OPTIONS: Final[dict[str, Any]] = {"process_person_profile": False}
+
+#: The keys of an event that may tell its mode or workspace are nearly always these, or none.
+_USUALLY_TELLING: Final = ((), ("workspace_id",))
 
 #: Posted property → PostHog's own name for it in identified mode (spec §9).
 _PAGE = (("page_url", "$current_url"), ("pathname", "$pathname"), ("referrer", "$referrer"))
 
-_encode = msgspec.json.Encoder().encode
+
+def _plain(value: object) -> str:
+    """Return a text of a class of its own, as Django's safe ones and enumerations are, as text."""
+    if not isinstance(value, str):
+        raise TypeError("only text of a class of its own is mended here")
+    return str.__str__(value)
+
+
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
 class Posted(msgspec.Struct, frozen=True):
@@ -169,7 +179,7 @@ class Pipeline:
         self, settings: Settings, catalogue: Catalogue, server_key: bytes, *, receipts: bool = False
     ) -> None:
         self.catalogue = catalogue
-        self._server_key = server_key
+        self._key = Keyed(server_key)
         self._on_event = settings.on_event
         self._receipts = receipts
         templates = routes.Templates(settings.routes) if settings.routes is not None else None
@@ -190,6 +200,10 @@ class Pipeline:
         self._identified = Identified()
         self._remembered = Remembered()
         self._walks: dict[str, Walk] = {}
+        #: Event → keys that it had together → those of them that may tell something.
+        self._telling: dict[str, dict[tuple[str, ...], tuple[str, ...]]] = {
+            event: {} for event in catalogue.events
+        }
         self._added_identified = {
             "anonymized": False,
             "analytics_consent_version": 1,
@@ -207,7 +221,7 @@ class Pipeline:
         return known.key if known is not None else self._keyed(user_id)
 
     def _keyed(self, user_id: str) -> str:
-        return hmac.digest(self._server_key, user_id.encode(errors="replace"), "sha256").hex()
+        return self._key.digest(user_id).hex()
 
     def _known_of(self, user: AnalyticsUser) -> Known:
         known = self._known.get(user.id)
@@ -233,8 +247,19 @@ class Pipeline:
 
     def telling(self, event: str, properties: Mapping[str, Any]) -> dict[str, Any]:
         """Return the properties that may tell an event's mode or workspace: nearly always one."""
-        silent = self._rules.silent[event]
-        return {key: properties[key] for key in properties if key not in silent}
+        keys = tuple(properties)
+        told = self._telling[event]
+        telling = told.get(keys)
+        if telling is None:
+            silent = self._rules.silent[event]
+            left = self._remembered.silent.get(event, ())
+            telling = tuple(key for key in keys if key not in silent and key not in left)
+            # Whatever else is in them may be data, which no table holds (spec §17).
+            if telling in _USUALLY_TELLING and len(keys) <= MAX_KEYS:
+                if len(told) >= PLANS:
+                    told.clear()
+                told[keys] = telling
+        return {key: properties[key] for key in telling}
 
     def finish(self, posted: Posted, user: AnalyticsUser, mode: Mode) -> Finished:
         """Return the payloads of an event of the catalogue.
@@ -258,7 +283,7 @@ class Pipeline:
         """Return a `$identify` for a user in identified mode, or nothing if none is due."""
         workspace = self._workspace(user, workspace_id)
         known = self._known_of(user)
-        return self._identify(known, self._said(known, workspace), rfc3339(_now()))
+        return self._identify(known, self._said(known, workspace), utc_now())
 
     def after_fork(self) -> None:
         """Take new locks in a forked child."""
@@ -275,7 +300,7 @@ class Pipeline:
         if posted.word == "identified":
             # Captured identified, accepted as anonymized: nothing of it may be joined to what was
             # sent identified (spec §7).
-            uuid, timestamp = random_uuid(), rfc3339(_now())
+            uuid, timestamp = random_uuid(), utc_now()
             distinct_id = None
         else:
             timestamp = believed(posted.timestamp)
@@ -286,7 +311,12 @@ class Pipeline:
         properties = _encode(kept)
         if self._on_event is not None:
             payload = Payload(
-                posted.event, uuid, distinct_id, timestamp, properties, dict(_ANONYMOUS_OPTIONS)
+                posted.event,
+                uuid,
+                distinct_id,
+                timestamp,
+                properties,
+                {"process_person_profile": False},
             )
             hooked = self._hooked(payload)
             if hooked is None:
@@ -305,7 +335,7 @@ class Pipeline:
             distinct_id,
             timestamp,
             joined(properties, self._added_anonymized),
-            dict(_ANONYMOUS_OPTIONS),
+            {"process_person_profile": False},
         )
         return Finished([final], _receipt(final, "anonymized", lines), None)
 
@@ -347,7 +377,7 @@ class Pipeline:
 
     def _derived(self, purpose: str, uuid: str) -> str:
         """Return a version 4 UUID that only this server can derive from a posted one."""
-        return _as_uuid(hmac.digest(self._server_key, f"{purpose}:{uuid}".encode(), "sha256"))
+        return _as_uuid(self._key.digest(f"{purpose}:{uuid}"))
 
     def _warn_of_id(self) -> None:
         self._warned_of_id = True
@@ -367,9 +397,9 @@ class Pipeline:
         kept = self._walk(posted.event, lines).properties(posted.properties)
         uuid = posted.uuid or random_uuid()
         page = {
-            name: urls.clean_url(kept[key])
+            name: urls.clean_url(value)
             for key, name in _PAGE
-            if key in kept and isinstance(kept[key], str) and kept[key]
+            if (value := kept.get(key)) and isinstance(value, str)
         }
         properties = _encode(kept)
         if self._on_event is not None:
@@ -531,7 +561,7 @@ def believed(posted: object) -> str:
         days, earliest, latest = _bounds(int(time.time()))
         if posted[:_DATE_LENGTH] in days and earliest <= posted <= latest:
             return posted
-    return _believed(posted)
+    return utc_now() if posted is None else _believed(posted)
 
 
 @lru_cache(maxsize=4)

@@ -14,6 +14,7 @@ that passed for somebody. Tables are bounded, and emptied when full.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
@@ -45,8 +46,8 @@ _LONGEST: Final = 64
 #: Values with nothing within.
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _TEXT: Final = frozenset({str})
-#: Compact forms remembered for each user.
-_CLEAR: Final = 64
+#: How many events' words are remembered to hold nothing of a user.
+_CLEAR: Final = 32
 _DIGITS: Final = re.compile(r"\d+")
 #: What no card number reaches.
 _SMALL: Final = 10**11
@@ -80,6 +81,7 @@ _MEANS: Final[dict[str, Means]] = {
     "model": "word",
     "route": "word",
 }
+_WORDS: Final = frozenset({"word", "undeclared"})
 _LOOK: Final = Rule("look", Key("", ":key"), frozenset(), {})
 _GONE: Final = Rule("gone", Key("", ":key"), frozenset(), {})
 _GONE_IDENT: Final = Rule("ident", Key("", ":key"), frozenset(), {})
@@ -92,18 +94,22 @@ class Plan(NamedTuple):
     a third of the cost of one after the other.
 
     Args:
+        number: tells it from every other plan.
         leaves_out: the keys that go.
-        numbers, flags, gone, idents: take the values under keys that mean so; None without any.
-        words: what is looked at one by one, with its rule and what that knows.
+        numbers, flags, gone, idents, words: take the values under keys that mean so; None without
+            any.
+        rules: of the words, each with its key, its vocabulary and the labels that it knows.
         forms: compact forms of the keys that the catalogue doesn't declare.
     """
 
+    number: int
     leaves_out: tuple[str, ...]
     numbers: Taker | None
     flags: Taker | None
     gone: Taker | None
     idents: Taker | None
-    words: tuple[tuple[str, frozenset[str], dict[str, str], Rule], ...]
+    words: Taker | None
+    rules: tuple[tuple[str, frozenset[str], dict[str, str], Rule], ...]
     forms: tuple[str, ...]
 
 
@@ -132,6 +138,9 @@ class Quick:
         #: The same of keys beyond the bound that name nothing.
         self._surplus: dict[str, set[int]] = {event: set() for event in self._known}
         self._plans: dict[str, dict[tuple[str, ...], Plan]] = {event: {} for event in self._known}
+        self._numbers = itertools.count()
+        #: The words of a plan that left together as they were → their compact forms.
+        self._together: dict[tuple[int, tuple[str, ...]], str] = {}
 
     def properties(
         self, event: str, posted: Mapping[str, Any], user: Identity, clear: set[str]
@@ -139,7 +148,8 @@ class Quick:
         """Return the properties as they leave and what Ident values named, None if in doubt.
 
         Args:
-            clear: for this user's next events; compact forms that hold nothing of the user.
+            clear: for this user's next events; compact forms that were together in an event before
+                and hold nothing of the user.
         """
         if not isinstance(posted, dict) or len(posted) > MAX_KEYS:
             return self._one_by_one(event, posted, user, clear)
@@ -162,34 +172,59 @@ class Quick:
         kept = posted.copy()
         for key in plan.leaves_out:
             del kept[key]
-        said = list(plan.forms)
-        new: list[tuple[dict[str, str], str, str]] = []
-        for key, vocabulary, passed, rule in plan.words:
-            value = posted[key]
-            if value.__class__ is str:
-                if value in vocabulary:
-                    continue
-                form = passed.get(value)
-                if form is None:
-                    leaves = self._judged(event, rule, value)
-                    if leaves is None:
-                        return None
-                    kept[key], form = leaves
-                    if not form:
+        words = plan.words(posted) if plan.words is not None else ()
+        said = self._said_before(plan, words)
+        if said is None:
+            new: list[tuple[dict[str, str], str, str]] = []
+            forms = list(plan.forms)
+            left_as_they_were = True
+            for (key, vocabulary, passed, rule), value in zip(plan.rules, words, strict=True):
+                if value.__class__ is str:
+                    if value in vocabulary:
                         continue
-                    new.append((passed, value, form))
-                said.append(form)
-            elif value is not None:
-                if rule.means != "undeclared":
-                    return self._one_by_one(event, posted, user, clear)
-                if value.__class__ is not bool:
-                    if value.__class__ not in NUMBERS or not are_small((value,)):
+                    form = passed.get(value)
+                    if form is None:
+                        leaves = self._judged(event, rule, value)
+                        if leaves is None:
+                            return None
+                        kept[key], form = leaves
+                        if not form:
+                            left_as_they_were = False
+                            continue
+                        new.append((passed, value, form))
+                    forms.append(form)
+                    continue
+                left_as_they_were = False
+                if value is not None:
+                    if rule.means != "undeclared":
                         return self._one_by_one(event, posted, user, clear)
-                    numbers = (*numbers, value)
-        if (said or numbers) and self._is_doubtful(kept, said, numbers, named, user, clear):
+                    if value.__class__ is not bool:
+                        if value.__class__ not in NUMBERS or not are_small((value,)):
+                            return self._one_by_one(event, posted, user, clear)
+                        numbers = (*numbers, value)
+            said = "\n".join(forms)
+            if self._is_doubtful(kept, said, numbers, named, user, None):
+                return None
+            if new:
+                _keep(new)
+            elif left_as_they_were:
+                # Each had been seen; next time they are seen together.
+                if len(self._together) >= _REMEMBERED:
+                    self._together.clear()
+                self._together[plan.number, words] = said
+        elif (said or numbers) and self._is_doubtful(kept, said, numbers, named, user, clear):
             return None
-        _keep(new)
         return kept, named
+
+    def _said_before(self, plan: Plan, words: tuple[Any, ...]) -> str | None:
+        """Return the compact forms of words that left as they are, None if they never did."""
+        try:
+            said = self._together.get((plan.number, words))
+        except TypeError:
+            # A list or an object where a word is declared.
+            return None
+        # A text of another class equals one that passed, and may be encoded otherwise.
+        return said if said is not None and _TEXT.issuperset(map(type, words)) else None
 
     def _plan(self, event: str, keys: tuple[str, ...]) -> None:
         """Remember what these keys mean together, if each is declared or known to leave."""
@@ -203,17 +238,16 @@ class Quick:
         def taker(means: Means) -> Taker | None:
             return taker_of([key for key, rule in rules.items() if rule.means == means])
 
+        words = {key: rule for key, rule in rules.items() if rule.means in _WORDS}
         plans[keys] = Plan(
+            next(self._numbers),
             tuple(key for key, rule in rules.items() if rule.means in ("gone", "ident")),
             taker("number"),
             taker("flag"),
             taker("gone"),
             taker("ident"),
-            tuple(
-                (key, rule.vocabulary, rule.passed, rule)
-                for key, rule in rules.items()
-                if rule.means in ("word", "undeclared")
-            ),
+            taker_of(list(words)),
+            tuple((key, rule.vocabulary, rule.passed, rule) for key, rule in words.items()),
             tuple(rule.compact for rule in rules.values() if rule.compact),
         )
 
@@ -288,7 +322,8 @@ class Quick:
                 return None
             if key_form:
                 said.append(key_form)
-        if (said or numbers) and self._is_doubtful(kept, said, numbers, named, user, clear):
+        together = "\n".join(said)
+        if self._is_doubtful(kept, together, numbers, named, user, None):
             return None
         _keep(new)
         return kept, named
@@ -296,26 +331,31 @@ class Quick:
     def _is_doubtful(
         self,
         kept: dict[str, Any],
-        said: list[str],
+        said: str,
         numbers: Sequence[float],
         named: list[str],
         user: Identity,
-        clear: set[str],
+        clear: set[str] | None,
     ) -> bool:
-        """Whether anything that leaves could hold identity: asked once for all of it."""
-        if not clear.issuperset(said):
-            if identities.stands_in(user.compacts, "\n".join(said)):
+        """Whether anything that leaves could hold identity: asked once for all of it.
+
+        Args:
+            said: the compact forms of the words and keys that leave, one a line.
+            clear: what was found to hold nothing of this user; None if `said` is seen once.
+        """
+        if said and (clear is None or said not in clear):
+            if identities.stands_in(user.compacts, said):
                 return True
-            if len(clear) + len(said) > _CLEAR:
-                clear.clear()
-            clear.update(said[:_CLEAR])
+            if clear is not None:
+                if len(clear) >= _CLEAR:
+                    clear.clear()
+                clear.add(said)
         if user.digits and not user.digits.isdisjoint(_DIGITS.findall(repr(numbers))):
             return True
         if user.whole and self._are_whole(kept, said, user.whole):
             return True
         if not named:
             return False
-        together = "\n".join(said)
         if len(named) > identities.MOST_NAMED:
             return True
         for text in named:
@@ -325,13 +365,13 @@ class Quick:
             if not form:
                 if not text.isascii():
                     return True
-            elif form in together or (form.isdecimal() and form in repr(numbers)):
+            elif form in said or (form.isdecimal() and form in repr(numbers)):
                 return True
         return False
 
-    def _are_whole(self, kept: dict[str, Any], said: list[str], whole: frozenset[str]) -> bool:
+    def _are_whole(self, kept: dict[str, Any], said: str, whole: frozenset[str]) -> bool:
         """Whether one of a user's short ids is all of a key, a value or what it reads as."""
-        if not set(map(compact, whole)).isdisjoint("\n".join(said).split("\n")):
+        if not set(map(compact, whole)).isdisjoint(said.split("\n")):
             return True
         return any(
             isinstance(value, str) and folded(value).strip() in whole

@@ -154,6 +154,7 @@ Way = Literal["as it is", "route", "gone", "secret"]
 
 NUMBERS: Final = frozenset({int, float})
 FLAGS: Final = frozenset({bool, type(None)})
+_LABELS: Final = frozenset({"label", "model"})
 #: Plans remembered for each event, by the keys that it had: a product posts a few sets of keys.
 PLANS: Final = 64
 Taker = Callable[[Mapping[str, Any]], tuple[Any, ...]]
@@ -165,13 +166,18 @@ class Plan(NamedTuple):
     Args:
         leaves_out: the keys that go.
         numbers, flags: take the values under declared numbers and flags; None without any.
+        labels: takes the values under declared labels and models, and undeclared texts, which are
+            few words over and over.
         others: the keys of the other values.
+        named: those of the labels, and the others.
     """
 
     leaves_out: tuple[str, ...]
     numbers: Taker | None
     flags: Taker | None
+    labels: Taker | None
     others: tuple[str, ...]
+    named: tuple[str, ...]
 
 
 def taker_of(keys: list[str]) -> Taker | None:
@@ -187,11 +193,10 @@ def are_small(values: tuple[Any, ...]) -> bool:
 
     The bound is one that Python compares fastest with; what is beyond is looked at one by one.
     """
-    types = set(map(type, values))
-    if not NUMBERS.issuperset(types) or min(values) < -0x3FFFFFFF or max(values) > 0x3FFFFFFF:
+    if not NUMBERS.issuperset(map(type, values)):
         return False
-    # A NaN is neither smaller nor greater than anything.
-    return float not in types or math.isfinite(sum(values))
+    # A NaN is neither smaller nor greater than anything, but makes the sum one.
+    return min(values) >= -0x3FFFFFFF and max(values) <= 0x3FFFFFFF and math.isfinite(sum(values))
 
 
 class Remembered:
@@ -203,10 +208,10 @@ class Remembered:
     def __init__(self) -> None:
         self._ways: dict[str, dict[str, Way]] = {}
         self._plans: dict[str, dict[tuple[str, ...], Plan]] = {}
+        #: Event → undeclared keys that left: not reserved, so they tell no workspace and no mode.
+        self.silent: dict[str, set[str]] = {}
         self.labels: set[str] = set()
         self.shapes: set[str] = set()
-        #: Addresses in which there was nothing to clean.
-        self.addresses: set[str] = set()
 
     def ways(self, event: Event) -> dict[str, Way]:
         """Return what becomes of the values under the keys of this event, as far as is known."""
@@ -232,7 +237,7 @@ class Remembered:
                 return None
             if len(plans) >= PLANS:
                 plans.clear()
-            plan = plans[keys] = _plan(event, {key: ways[key] for key in keys})
+            plan = plans[keys] = _plan(event, {key: ways[key] for key in keys}, posted)
         return plan
 
     def keep(self, table: set[str], text: str) -> None:
@@ -250,13 +255,26 @@ class Remembered:
         return True
 
 
-def _plan(event: Event, ways: Mapping[str, Way]) -> Plan:
+def _plan(event: Event, ways: Mapping[str, Way], posted: Mapping[str, Any]) -> Plan:
     left = {key: event.properties.get(key) for key, way in ways.items() if way == "as it is"}
     numbers = [key for key, kind in left.items() if is_number_kind(kind)]
     flags = [key for key, kind in left.items() if kind is not None and kind.name == "flag"]
+    labels = [
+        key
+        for key, kind in left.items()
+        # What this event has text under, the next ones will have text under.
+        if (kind.name in _LABELS if kind is not None else isinstance(posted[key], str))
+    ]
     leaves_out = [key for key, way in ways.items() if way == "gone"]
-    others = [key for key in ways if key not in {*numbers, *flags, *leaves_out}]
-    return Plan(tuple(leaves_out), taker_of(numbers), taker_of(flags), tuple(others))
+    named = [key for key in ways if key not in {*numbers, *flags, *leaves_out}]
+    return Plan(
+        tuple(leaves_out),
+        taker_of(numbers),
+        taker_of(flags),
+        taker_of(labels),
+        tuple(key for key in named if key not in labels),
+        tuple(named),
+    )
 
 
 class Walk:
@@ -321,7 +339,9 @@ class Walk:
             and (plan.numbers is None or are_small(plan.numbers(posted)))
             and (plan.flags is None or FLAGS.issuperset(map(type, plan.flags(posted))))
         ):
-            to_do, kept = plan.others, dict(posted)
+            to_do, kept = plan.named, dict(posted)
+            if plan.labels is not None and _are_among(labels, plan.labels(posted)):
+                to_do = plan.others
             for name in plan.leaves_out:
                 del kept[name]
         else:
@@ -344,15 +364,14 @@ class Walk:
                 kept[name] = None if value is None else "[redacted:secret]"
             elif cls is str:
                 if way == "route":
-                    kept[name] = self._route(value)
+                    kept[name] = value if value in remembered.shapes else self._route(value)
                 elif value in labels:
                     kept[name] = value
                 elif len(value) > _LONG:
                     kept[name] = value
                     long.append(name)
                 else:
-                    passes = remembered.passes(value)
-                    kept[name] = value if passes else self.text(value, _ANY_KEY).value
+                    kept[name] = self._cleaned(value)
             elif (
                 value is None
                 or cls is bool
@@ -360,12 +379,7 @@ class Walk:
             ):
                 kept[name] = value
             elif cls is list and len(value) <= MAX_ITEMS and _are_texts(value):
-                kept[name] = [
-                    item
-                    if item in labels or remembered.passes(item)
-                    else self.text(item, _ANY_KEY).value
-                    for item in value
-                ]
+                kept[name] = [item if item in labels else self._cleaned(item) for item in value]
             elif not is_bounded(value):
                 return None
             else:
@@ -378,6 +392,15 @@ class Walk:
             for name in long:
                 kept[name] = self.text(kept[name], _ANY_KEY).value
         return kept
+
+    def _cleaned(self, text: str) -> str:
+        """Return a short text, or an item of a list, as it leaves; one that passes is kept."""
+        if self._remembered.passes(text):
+            return text
+        cleaned: str = self.text(text, _ANY_KEY).value
+        if cleaned == text:
+            self._remembered.keep(self._remembered.labels, text)
+        return cleaned
 
     def _are_quiet(self, texts: list[str]) -> bool:
         return max(map(len, texts)) <= self._event.max_text and is_quiet("\n".join(texts))
@@ -393,16 +416,15 @@ class Walk:
         # No cache holds what did not leave (spec §17); the claims are the rules' own words.
         if (key.rule is None or name in CLAIMS) and len(ways) < _REMEMBERED:
             ways[name] = way
+            if way == "as it is":
+                self._remembered.silent.setdefault(self._event.name, set()).add(name)
         return way
 
     def _route(self, text: str) -> str:
         """Return a route's shape; that of a shape is itself and is found for next to nothing."""
-        shapes_seen = self._remembered.shapes
-        if text in shapes_seen:
-            return text
         shape = routes.route_shape(clean_text(text), self.templates)
         if shape == text:
-            self._remembered.keep(shapes_seen, text)
+            self._remembered.keep(self._remembered.shapes, text)
         return shape
 
     # Keys
@@ -524,11 +546,11 @@ class Walk:
         if key.kind is not None and key.kind.name == "route":
             return Kept(self._route(value), "kept", "route")
         most = self._event.max_text
-        if len(value) <= most and (is_plain(value) or _is_id(value) or is_quiet(value)):
+        if len(value) <= most and (
+            value in self._remembered.labels or is_plain(value) or _is_id(value) or is_quiet(value)
+        ):
             return Kept(value, "kept", "identified")
         text = clean_text(value)
-        if len(value) <= most and value in self._remembered.addresses:
-            return Kept(value, "kept", "identified")
         cleaned, secrets, addresses = _safe(text)
         bounded = cleaned[:most]
         for _ in range(_CUTS):
@@ -547,8 +569,7 @@ class Walk:
             return Kept(bounded, "bounded", "cut")
         if text != value:
             return Kept(bounded, "bounded", "cleaned")
-        if "/" in text:
-            self._remembered.keep(self._remembered.addresses, text)
+        self._remembered.keep(self._remembered.labels, text)
         return Kept(bounded, "kept", "identified")
 
     def number(self, value: float, key: Key) -> Kept | Dropped:
@@ -581,6 +602,15 @@ _LONGEST_ID: Final = 37
 
 
 _TEXT: Final = frozenset({str})
+
+
+def _are_among(labels: set[str], values: tuple[Any, ...]) -> bool:
+    """Whether all values are among these labels: one question for all of them."""
+    try:
+        return labels.issuperset(values)
+    except TypeError:
+        # A list or an object where a label is declared.
+        return False
 
 
 def _are_texts(items: list[Any]) -> bool:

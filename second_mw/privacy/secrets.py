@@ -477,6 +477,9 @@ def _class_of(code: int) -> str:
 _CLASSES: Final = "".join(map(_class_of, range(128))).encode().ljust(256, b"!")
 _LONG_RUN: Final = b"a" * 16
 _CARD_RUN: Final = b"0" * 12
+_CARD_DIGITS: Final = len(_CARD_RUN)
+#: So many digits are looked at one by one.
+_FEW_DIGITS: Final = 48
 _NEITHER_DIGIT_NOR_SPACE: Final = bytes({*range(256)} - {*b"0123456789"} - {*b" \t\n"})
 
 
@@ -491,12 +494,12 @@ def is_quiet(text: str) -> bool:
         return False
     raw = text.encode()
     classes = raw.translate(_CLASSES)
-    digits = classes.count(b"0")
+    digits = _places(classes)
     return (
         b"!" not in classes
         and b"/" not in classes
         and _LONG_RUN not in (classes.replace(b"0", b"a") if digits else classes)
-        and (digits < 4 or _are_small(raw, classes, digits))
+        and (len(digits) < 4 or _are_small(raw, classes, digits))
         and not ("?" in text and "=" in text)
         # A character is found in a tenth of the time of a word.
         and not ("G" in text and "-----BEGIN" in text)
@@ -505,14 +508,35 @@ def is_quiet(text: str) -> bool:
     )
 
 
-def _are_small(raw: bytes, classes: bytes, digits: int) -> bool:
+def _places(classes: bytes) -> list[int]:
+    """Return where the first digits stand: prose has few, and finding them is not counting."""
+    places: list[int] = []
+    place = classes.find(b"0")
+    while place >= 0 and len(places) <= _FEW_DIGITS:
+        places.append(place)
+        place = classes.find(b"0", place + 1)
+    return places
+
+
+def _are_small(raw: bytes, classes: bytes, digits: list[int]) -> bool:
     """Whether no word has four digits, and no IBAN and no card is written in short groups."""
-    figures = raw.translate(None, _NEITHER_DIGIT_NOR_SPACE).split()
-    if max(map(len, figures)) >= 4:
-        return False
-    return digits < 12 or (
-        b"aa00" not in classes and _CARD_RUN not in classes.translate(None, b" ")
-    )
+    if len(digits) > _FEW_DIGITS:
+        figures = raw.translate(None, _NEITHER_DIGIT_NOR_SPACE).split()
+        return (
+            max(map(len, figures)) < 4
+            and b"aa00" not in classes
+            and _CARD_RUN not in classes.translate(None, b" ")
+        )
+    find, look = raw.find, classes.find
+    for first, fourth in zip(digits, digits[3:], strict=False):
+        # The fourth digit stands in the word of the first, unless there is a space between.
+        if find(b" ", first, fourth) < 0 and len(raw[first:fourth].split()) == 1:
+            return False
+    for first, twelfth in zip(digits, digits[11:], strict=False):
+        # What a card is written in has no letter in it.
+        if look(b"a", first, twelfth) < 0:
+            return False
+    return len(digits) < _CARD_DIGITS or b"aa00" not in classes
 
 
 def first_secret(text: str) -> SecretKind | None:

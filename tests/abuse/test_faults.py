@@ -127,7 +127,7 @@ TABLE = [
     Row("second_mw.privacy.pipeline.Anonymizer", [(NESTED, 422)]),
     Row("pipeline._quick.properties", [(ONE, 422), (BATCH, 200)]),
     Row("second_mw.privacy.pipeline.Walk", [(ONE, 422)], user=IDENTIFIED),
-    Row("second_mw.privacy.pipeline._now", [(ONE, 422)]),
+    Row("second_mw.privacy.pipeline.utc_now", [(ONE, 422)]),
     Row("second_mw.privacy.pipeline.joined", [(ONE, 422), (BATCH, 200)]),
     # The endpoint's own rooms
     Row("endpoint._origins.check", [(ONE, 422), (GET, 422), (PUT, 422), (TELL, 422)]),

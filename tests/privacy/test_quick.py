@@ -105,7 +105,9 @@ def test_it_does_for_the_same_keys_with_other_values(
     for _ in range(3):
         changed = data.draw(st.lists(st.sampled_from(keys), max_size=3)) if keys else []
         posted = {**warm, **{key: data.draw(VALUES) for key in changed}}
-        assert result(QUICK, posted, **same) == result(CAREFUL, posted, **same)
+        careful = result(CAREFUL, posted, **same)
+        # The third time all of its words have been seen together.
+        assert [result(QUICK, posted, **same) for _ in range(3)] == [careful] * 3
 
 
 @pytest.mark.parametrize("mode", ["anonymized", "identified"])
@@ -161,10 +163,39 @@ def test_a_label_that_passed_for_one_user_is_still_compared_for_the_next() -> No
     assert left_of({"theme": "hopper"}, pipeline=pipeline) == {"theme": "hopper"}
 
 
+def test_words_that_left_together_are_still_compared_for_every_user() -> None:
+    posted = {"surface": "workspace_home", "theme": "lovelace", "viewport_width": 48151}
+    others = [AnalyticsUser(f"another-user-{n}", name="Grace Hopper") for n in range(3)]
+    for _ in range(3):
+        for user in others:
+            assert left_of(posted, user=user, pipeline=QUICK) == posted
+    named = {**posted, "theme": "[redacted:text]"}
+    short = AnalyticsUser("ab", aliases=("lovelace",))
+    for user in (ADA, short, AnalyticsUser("x", workspaces={"lovelace": None})):
+        for _ in range(3):
+            assert left_of(posted, user=user, pipeline=QUICK) == named
+    # A number that is one user's id is looked at although the words are known.
+    assert left_of(posted, user=USERS[1], pipeline=QUICK) != posted
+
+
+def test_a_text_of_another_class_than_str_is_never_taken_for_the_one_that_passed() -> None:
+    class Spelled(str):
+        __slots__ = ()
+
+    for _ in range(3):
+        assert left_of({"theme": "dark"}, pipeline=QUICK) == {"theme": "dark"}
+    for mode in ("anonymized", "identified"):
+        for posted in ({"theme": Spelled("dark")}, {Spelled("theme"): Spelled("dark")}):
+            for pipeline in (CAREFUL, QUICK, QUICK):
+                left = result(pipeline, posted, event="page viewed", mode=mode)
+                assert left["theme"] == "dark"
+
+
 def remembered(pipeline: Pipeline) -> str:
     quick = pipeline._quick
     assert quick is not None
-    return str([vars(quick), vars(pipeline._rules), vars(pipeline._remembered)]).lower()
+    tables = (quick, pipeline._rules, pipeline._remembered)
+    return str([*map(vars, tables), pipeline._telling]).lower()
 
 
 def test_nothing_that_was_dropped_or_redacted_is_remembered() -> None:
@@ -181,8 +212,10 @@ def test_nothing_that_was_dropped_or_redacted_is_remembered() -> None:
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    from second_mw.privacy import pipeline as pipelines
     from second_mw.privacy import quick, sanitize
 
+    monkeypatch.setattr(pipelines, "PLANS", 40)
     monkeypatch.setattr(quick, "_REMEMBERED", 40)
     monkeypatch.setattr(quick, "PLANS", 40)
     monkeypatch.setattr(sanitize, "PLANS", 40)
@@ -203,7 +236,9 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(len(plans) <= 40 for plans in ways._plans.values())
     assert all(len(known) <= 41 for known in pipeline._remembered._ways.values())
     assert all(len(plans) <= 40 for plans in pipeline._remembered._plans.values())
-    assert len(pipeline._remembered.addresses) <= 40
+    assert len(pipeline._remembered.labels) <= 40
+    assert len(ways._together) <= 40
+    assert all(len(told) <= 40 for told in pipeline._telling.values())
     assert len(pipeline._remembered.shapes) <= 40
 
 
