@@ -26,8 +26,34 @@ _URL_IN_TEXT: Final = re.compile(
     rf"|(?<![\w@./:%-])(?:[\w-]{{1,63}}\.){{1,8}}[^\W\d_]{{2,24}}(?::\d{{1,5}})?"
     rf"(?:/|\?(?=[^\s=]{{1,64}}=)){_CHARACTERS}+"  # host.name/path, host.name?key=value
 )
-_HINTS: Final = ("/", "?", "#")
-_PUNCTUATION: Final = ".,;:!?'\")]}>*"
+#: The same with its slashes escaped, as in JSON in a string, or percent-encoded.
+_ENCODED_URL: Final = re.compile(
+    rf"[A-Za-z]:(?:\\+/){{2}}{_CHARACTERS}+"
+    rf"|[A-Za-z](?::|%(?:25)*3[Aa])(?:%(?:25)*2[Ff]){{2}}{_CHARACTERS}+"
+)
+_ENCODED_HINTS: Final = ("\\/", "%2")
+#: A host without a dot or a scheme: localhost, one with its port, an address.
+_BARE_HOST: Final = re.compile(
+    rf"(?<![\w@./:%-])(?:localhost|\d{{1,3}}(?:\.\d{{1,3}}){{3}}|\[[0-9A-Fa-f:.]{{2,45}}\]"
+    rf"|[A-Za-z][\w.-]{{0,63}}(?=:\d))(?::\d{{2,5}})?(?:/|\?(?=[^\s=]{{1,64}}=)){_CHARACTERS}+"
+)
+_BARE_HINT: Final = re.compile(r"[0-9\]][/?]")
+#: A query, wherever it stands: behind what is no address in any spelling that is known above.
+_QUERY: Final = re.compile(
+    rf"(?<![\s<>\"`])[?#](?=([\w.%\[\]-]{{1,64}})(?:=|%3[Dd])){_CHARACTERS}*"
+)
+#: Keys of queries that hold a secret, whatever stands before them.
+_TELLING: Final = re.compile(
+    r"code|token|otp|jwt|ticket|sig(?:nature)?|(?:.*[_.-])?(?:key|pass(?:word|wd)?|pwd|secret"
+    r"|session|sid|auth)|.*token|.*key"
+)
+#: What makes an address of the text before a query, and what none of it has.
+_PLACE: Final = re.compile(r"[/\\]|%2[Ff]|:\d|[^\W\d_]:\w")
+_CODE: Final = re.compile(r"[(){};,*]")
+_LOOKED_BACK: Final = 256
+_HINTS: Final = ("/", "?", "#", "%2")
+_PUNCTUATION: Final = ".,;:!?'\")]}>*\\"
+_ESCAPED_SLASH: Final = re.compile(r"\\+/")
 _BEGINNING: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?//([^/?#\\]*)")
 _PORT: Final = re.compile(r":\d*\Z")
 _QUERY_KEY: Final = re.compile(r"utm_[a-z_]{1,32}")
@@ -51,6 +77,8 @@ _ANNOUNCING: Final = frozenset(
     " unsubscribe verification verify verify-email".split()
 )
 _SHORTEST_ID: Final = 8
+#: A shorter one, such as is sent to a telephone: digits, or letters of both cases and digits.
+_SHORT_CODE: Final = re.compile(r"\d{5,7}|(?=.*\d)(?=.*[a-z])(?=.*[A-Z])[A-Za-z\d]{6,7}", re.ASCII)
 
 
 def clean_urls(text: str) -> str:
@@ -61,7 +89,14 @@ def clean_urls(text: str) -> str:
     """
     if not any(map(text.__contains__, _HINTS)):
         return text
-    cleaned = _URL_IN_TEXT.sub(_clean_match, text)
+    cleaned = text
+    if any(map(text.__contains__, _ENCODED_HINTS)):
+        cleaned = _ENCODED_URL.sub(_clean_encoded, cleaned)
+    cleaned = _URL_IN_TEXT.sub(_clean_match, cleaned)
+    if "localhost" in cleaned or _BARE_HINT.search(cleaned):
+        cleaned = _BARE_HOST.sub(_clean_match, cleaned)
+    if "=" in cleaned or "%3" in cleaned:
+        cleaned = _QUERY.sub(_without_query, cleaned)
     return text if cleaned == text else cleaned
 
 
@@ -69,6 +104,29 @@ def _clean_match(found: re.Match[str]) -> str:
     whole = found[0]
     url = whole.rstrip(_PUNCTUATION)
     return clean_url(url) + whole[len(url) :]
+
+
+def _clean_encoded(found: re.Match[str]) -> str:
+    """Return a URL as it was written if it is clean, else clean with its slashes so written."""
+    whole = found[0]
+    url = whole.rstrip(_PUNCTUATION)
+    is_escaped = "\\" in url
+    plain = _ESCAPED_SLASH.sub("/", url) if is_escaped else _decoded(url)
+    cleaned = _OPAQUE if plain is None else clean_url(plain)
+    if cleaned == plain:
+        return whole
+    return (cleaned.replace("/", "\\/") if is_escaped else cleaned) + whole[len(url) :]
+
+
+def _without_query(found: re.Match[str]) -> str:
+    """Return a query as it may leave, if it is one and not a condition in a program."""
+    whole = found[0]
+    if not _TELLING.fullmatch(found[1].lower()):
+        before = found.string[max(0, found.start() - _LOOKED_BACK) : found.start()].split()
+        if not before or not _PLACE.search(before[-1]) or _CODE.search(before[-1]):
+            return whole
+    query = whole.rstrip(_PUNCTUATION)
+    return clean_url(query) + whole[len(query) :]
 
 
 def clean_url(text: str) -> str:
@@ -132,7 +190,11 @@ def _clean_segment(before: str, segment: str) -> str:
     if not before and "@" in segment:
         segment = segment.rpartition("@")[2] or _OPAQUE
     if len(segment) < _SHORTEST_ID:
-        return segment
+        return (
+            _OPAQUE
+            if before.casefold() in _ANNOUNCING and _SHORT_CODE.fullmatch(segment)
+            else segment
+        )
     decoded = _decoded(segment)
     if decoded is None or "://" in decoded or (decoded != segment and "?" in decoded):
         return _OPAQUE

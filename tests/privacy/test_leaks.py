@@ -819,6 +819,18 @@ SECRETS: dict[str, tuple[dict[str, Any], str]] = {
     "a referrer's query": ({"referrer": f"https://app.example/?next={PASSWORD}"}, PASSWORD),
     "a referrer's password": ({"referrer": f"https://u:{PASSWORD}@app.example/"}, PASSWORD),
     "a token in JSON in a string": ({"message": json.dumps({"t": JWT})}, JWT),
+    "a query behind escaped slashes": (
+        {"message": f'{{"u":"https:\\/\\/x.example\\/?t={PASSWORD}"}}'},
+        PASSWORD,
+    ),
+    "a query of a local host": ({"message": f"at localhost:3000/?code={PASSWORD}"}, PASSWORD),
+    "a query of an address": ({"message": f"at 127.0.0.1:80/?x={PASSWORD}"}, PASSWORD),
+    "a query of a host of one word": ({"message": f"intranet/?x={PASSWORD}"}, PASSWORD),
+    "a URL that is percent-encoded": (
+        {"message": f"to https%3A%2F%2Fx.example%2F%3Fx%3D{PASSWORD}"},
+        PASSWORD,
+    ),
+    "a short code of a path": ({"page_url": "https://app.example/verify/481623"}, "481623"),
     "a $-key": ({"$set": {"theme": PASSWORD}}, PASSWORD),
     "a deeper $-key": ({"context": {"$groups": {"theme": PASSWORD}}}, PASSWORD),
 }

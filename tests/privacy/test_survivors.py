@@ -148,8 +148,8 @@ LABELS: list[tuple[str, str, Any]] = [
         CVE-2024-42353 o.get_aOrderBy_iColumn gsnXYBarChartColors2 onDidChangeTabBarUI
         iPhone15-Pro-Max-iOS18 Mozilla/5.0/Windows-NT-10.0/Win64/x64 WebGL2-ANGLE-D3D11-vs_5_0
         OAuth2-PKCE-S256-flow i18n-l10n-a11y-k8s-Config GPT-4o-mini-2024-07-18-preview-A1
-        H264-AVC1-MP4A-x265-vp9 NousHermes2-Yi34B-32k letterOrDigitNoDollarSign CoreFoundation/CFArrayGetValueAtIndex
-        UI/Nav/Tab/On/Off/In/Out""".split()
+        H264-AVC1-MP4A-x265-vp9 NousHermes2-Yi34B-32k letterOrDigitNoDollarSign
+        CoreFoundation/CFArrayGetValueAtIndex        UI/Nav/Tab/On/Off/In/Out""".split()
     ],
 ]  # fmt: skip
 

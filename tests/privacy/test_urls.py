@@ -63,6 +63,8 @@ CLEANED = [
     (f"/share/{OBJECT_ID}/x", "/share/:token/x"),
     ("/invite/aBcdEfgh", "/invite/:token"),
     ("/Verify/12345678", "/Verify/:token"),
+    ("/verify/123456", "/verify/:token"),
+    ("/magic/AbC12x", "/magic/:token"),
 ]
 
 UNCHANGED = [
@@ -77,6 +79,9 @@ UNCHANGED = [
     "/settings/integrations",
     "/reset/:token",
     "/share/Overview",
+    "/login/oauth2",
+    "/auth/saml2/v2",
+    "/download/2026",
     "/models/claude-sonnet-4-5-20250929",
     "/docs/v1.2.3.4/index.html",
     "mailto:ada@x.org",
@@ -102,6 +107,24 @@ IN_TEXT = [
     ("a\nhttps://x.y/#z\nb", "a\nhttps://x.y/\nb"),
     ("from redis://:pw@cache:6379/0", "from redis://cache:6379/0"),
     ("https://a.b/?x https://c.d/?y", "https://a.b/ https://c.d/"),
+    # slashes escaped, as in JSON in a string, and percent-encoded
+    (r'{"u":"https:\/\/u:p@x.org\/a?t=1#f","v":1}', r'{"u":"https:\/\/x.org\/a","v":1}'),
+    (rf"https:\/\/x.org\/reset\/{HASH}", r"https:\/\/x.org\/reset\/:token"),
+    (r"see https:\\/\\/x.org\\/?t=1, now", r"see https:\/\/x.org\/, now"),
+    ("to https%3A%2F%2Fx.org%2Fa%3Ft%3D1 now", "to https://x.org/a now"),
+    ("to https%253A%252F%252Fu%253Ap%2540x.org now", "to https://x.org now"),
+    # no scheme
+    ("at localhost:3000/?code=1.", "at localhost:3000/."),
+    ("at localhost/a?code=1", "at localhost/a"),
+    (f"at 127.0.0.1:80/reset/{HASH}", "at 127.0.0.1:80/reset/:token"),
+    ("at [::1]:3000/?code=1 now", "at [::1]:3000/ now"),
+    ("at app:8080/x#y now", "at app:8080/x now"),
+    # a query behind whatever may be an address
+    ("at intranet/a?b=1&utm_source=mail", "at intranet/a?utm_source=mail"),
+    ("at about:blank?b=1", "at about:blank"),
+    ("at x.org#access_token=1", "at x.org"),
+    ("at x?reset_token=1, and", "at x, and"),
+    (r"at https:\\x.org\?b=1 now", r"at https:\\x.org\ now"),
 ]
 
 TEXT_UNCHANGED = [
@@ -113,6 +136,13 @@ TEXT_UNCHANGED = [
     "if x? then y: https://x.org/a.",
     "1/2 + 3/4 = 5/4",
     "TypeError: a?.b is undefined",
+    "e?t=n:r=1,f(a/b?c=1)",
+    "x = cond?a=1:b=2",
+    "color:#fff=1",
+    "localhost:3000 is up, 127.0.0.1:8000/health too",
+    "at 12:30/13:45, lines 10:5/7 of 12/34",
+    r"a regex such as /^a\/b$/ or https:\/\/x.org\/a",
+    "50%2F50 and https%3A%2F%2Fx.org%2Fa",
 ]
 
 
