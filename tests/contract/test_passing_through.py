@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from typing import Any
 
@@ -129,6 +130,23 @@ def test_a_host_that_streams_is_not_buffered(make) -> None:
     assert next(stream) == b"one"
     assert told == ["one"]
     assert list(stream) == [b"two"]
+
+
+def test_what_a_host_says_in_a_context_is_heard_around_it(make) -> None:
+    word = contextvars.ContextVar("word", default="none")
+    heard: list[str] = []
+
+    async def host(scope: Any, receive: Any, send: Any) -> None:
+        heard.append(word.get())
+        word.set("the host's")
+
+    async def around() -> None:
+        word.set("before")
+        await make().asgi(host)({"type": "http", "path": "/"}, None, None)
+        heard.append(word.get())
+
+    asyncio.run(around())
+    assert heard == ["before", "the host's"]
 
 
 # Mounts

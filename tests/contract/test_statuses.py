@@ -192,6 +192,7 @@ def test_a_request_gets_the_status_and_code_of_the_table(case: Case, adapter, ma
     assert (reply.status, reply.code if reply.status >= 400 else None) == (case.status, case.code)
     assert reply.headers.items() >= case.answers.items()
     assert reply.headers["cache-control"] == "no-store"
+    assert "set-cookie" not in reply.headers
     if case.status >= 400:
         assert reply.json == {"error": case.code, "message": REFUSALS[case.code].message}
         assert reply.headers["content-type"] == "application/json"

@@ -4,9 +4,11 @@ sets, `outbox.put`, `flush`, `close` and `stats`, a socket, and nothing replaced
 from __future__ import annotations
 
 import json
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from email.utils import formatdate
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 from second_mw import Analytics
 from second_mw.version import VERSION
 from tests.delivery.sink import Sink, Wire, results, status
+from tests.hosts import ADA
 
 PROTOCOLS = ("v0", "v1")
 Sdk = Callable[..., Analytics]
@@ -354,3 +357,59 @@ def test_a_finished_event_that_is_none_is_said_at_once_and_takes_no_other_with_i
         analytics.outbox.put([event(), event(**wrong)])
     assert analytics.stats()["accepted"] == 0
     assert json.dumps(analytics.stats())
+
+
+WHOSE = "b7c1-the-browsers-own"
+HEADERS = {
+    "cookie": f"session={WHOSE}",
+    "authorization": f"Bearer {WHOSE}",
+    "referer": f"https://app.example/{WHOSE}",
+    "user_agent": f"Browser/{WHOSE}",
+    "accept_language": WHOSE,
+    "x_forwarded_for": f"203.0.113.77, {WHOSE}",
+    "x_real_ip": "203.0.113.77",
+    "forwarded": f"for=203.0.113.77;host={WHOSE}",
+    "x_request_id": WHOSE,
+}
+
+
+@pytest.mark.parametrize("anonymized", [True, False])
+def test_no_header_and_no_address_of_the_browsers_request_goes_along(
+    sdk: Sdk, sink: Sink, adapter: Any, protocol: str, anonymized: bool
+) -> None:
+    analytics = sdk(gzip=False)
+    user = replace(ADA, anonymized=anonymized)
+    body = b'{"event":"page viewed"}'
+    reply = adapter(analytics, lambda _: user)(
+        "POST", "/api/analytics/capture", body, content_type="application/json", **HEADERS
+    )
+    assert reply.status == 204
+    assert analytics.flush(60.0).left == 0
+    (request,) = sink.requests
+    own = {"host", "accept-encoding", "content-type", "user-agent", "content-length"}
+    if protocol == "v1":
+        own |= {"authorization", "posthog-sdk-info", "posthog-attempt"}
+        own |= {"posthog-request-id", "posthog-request-timestamp"}
+    assert set(request.headers) == own
+    everything = repr(request.headers).encode() + request.raw
+    # 192.0.2.7 is the peer that the tests' ASGI requests come from.
+    for word in (WHOSE, "203.0.113.77", "192.0.2.7"):
+        assert word.encode() not in everything
+
+
+def test_wrapped_more_than_once_it_is_one_sender_and_each_event_leaves_once(
+    sdk: Sdk, sink: Sink, adapter: Any
+) -> None:
+    before = set(threading.enumerate())
+    analytics = sdk(flush_at=1)
+    hosts = [adapter(analytics, lambda _: ADA) for _ in range(3)]
+    for host in hosts:
+        reply = host(
+            "POST", "/api/analytics/capture", b'{"event":"page viewed"}',
+            content_type="application/json",
+        )  # fmt: skip
+        assert reply.status == 204
+    sink.wait_for(lambda: len(sent(sink)) == 3, timeout=60)
+    names = [each.name for each in threading.enumerate() if each not in before]
+    assert names.count("second_mw-dispatcher") == 1
+    assert len({each["uuid"] for each in sent(sink)}) == 3

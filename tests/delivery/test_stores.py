@@ -194,6 +194,16 @@ def test_what_is_released_comes_back_at_its_time_with_one_more_round(store: Stor
     assert [entry.rounds for entry in store.lease(10, BIG, 60.0)] == [1, 1]
 
 
+def test_what_is_put_off_is_put_off_over_a_closing_too(store: Store, passes) -> None:
+    store.put(payloads(2))
+    store.release(keys(store), not_before=30.0)
+    store.close()
+    passes(29)
+    assert keys(store) == []
+    passes(1)
+    assert len(keys(store)) == 2
+
+
 def test_what_is_released_at_once_may_be_leased_at_once(store: Store) -> None:
     store.put(payloads(3))
     store.release(keys(store, 1), not_before=0.0)
