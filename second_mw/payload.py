@@ -200,4 +200,7 @@ def _timestamp_of(value: object) -> str:
         raise TypeError("'timestamp' of a finished event must be a datetime or RFC 3339 text")
     if value.tzinfo is None:
         raise ValueError("'timestamp' of a finished event needs a time zone")
-    return rfc3339(value)
+    try:
+        return rfc3339(value)
+    except OverflowError:
+        raise ValueError("'timestamp' of a finished event is out of range in UTC") from None

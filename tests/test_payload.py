@@ -80,6 +80,7 @@ def test_an_unpaired_surrogate_is_mended_wherever_it_stands() -> None:
         ({**EVENT, "timestamp": "yesterday"}, ValueError, "RFC 3339"),
         ({**EVENT, "timestamp": 5}, TypeError, "timestamp"),
         ({**EVENT, "timestamp": datetime(2026, 1, 1)}, ValueError, "time zone"),
+        ({**EVENT, "timestamp": "0001-01-01T00:00:00+05:00"}, ValueError, "out of range"),
         ({**EVENT, "props": {}}, ValueError, "'props'"),
     ],
 )

@@ -411,8 +411,10 @@ class Pipeline:
             properties = joined(properties, _encode(page))
         said = self._said(known, workspace)
         final = Payload(posted.event, uuid, user.id, timestamp, joined(properties, said.event))
-        due = self._identify(known, said, timestamp)
         receipt = _receipt(final, "identified", lines)
+        due = self._identify(known, said, timestamp)
+        if due is _NOTHING:
+            return Finished([final], receipt, None)
         return Finished([*due.payloads, final], receipt, due.taken)
 
     def _walk(self, event: str, lines: list[Line] | None) -> Walk:

@@ -48,6 +48,8 @@ _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _TEXT: Final = frozenset({str})
 #: How many events' words are remembered to hold nothing of a user.
 _CLEAR: Final = 32
+#: So much of a name is looked for before its compact form is made.
+_BEGINNING: Final = 4
 _DIGITS: Final = re.compile(r"\d+")
 #: What no card number reaches.
 _SMALL: Final = 10**11
@@ -359,7 +361,15 @@ class Quick:
         if len(named) > identities.MOST_NAMED:
             return True
         for text in named:
-            # Most of what an event names is ids.
+            beginning = text[:_BEGINNING].lower()
+            if (
+                beginning not in said
+                and text.isascii()
+                and beginning.isalnum()
+                and not beginning.isdecimal()
+            ):
+                # Nearly every name ends here.
+                continue
             is_id = text.isascii() and text.isalnum()
             form = text.lower() if is_id else compact(folded(text))
             if not form:

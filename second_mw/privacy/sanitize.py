@@ -229,7 +229,9 @@ class Remembered:
         if not isinstance(posted, dict) or len(posted) > MAX_KEYS:
             return None
         keys = tuple(posted)
-        plans = self._plans.setdefault(event.name, {})
+        plans = self._plans.get(event.name)
+        if plans is None:
+            plans = self._plans[event.name] = {}
         plan = plans.get(keys)
         if plan is None:
             ways = self.ways(event)
