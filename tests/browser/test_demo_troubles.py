@@ -232,6 +232,21 @@ def assert_nothing_joins(some: list[Event], others: list[Event]) -> None:
         assert [mark for mark in marks if mark in text] == []
 
 
+def those_of_the_next(events: list[Event], hers: list[Event], clicked: int) -> list[Event]:
+    """Return what is not hers, which is one person's and joins nothing of hers.
+
+    Args:
+        events: all that arrived.
+        hers: what had arrived, or was kept, while she was there.
+        clicked: how many `CLICK`s arrived.
+    """
+    assert told(events, CLICK) == {CLICK: clicked}
+    his = [each for each in events if each not in hers]
+    assert len(ids(his)) == 1
+    assert_nothing_joins(hers, his)
+    return his
+
+
 # The network
 
 
@@ -561,13 +576,9 @@ def test_after_a_sign_out_the_next_person_shares_nothing_with_the_last(
         here.click()
         here.flush()
         here.arrived.until(CLICK, 2)
-        events = here.arrived.events
-        his = [each for each in events if each not in hers]
-        assert told(events, CLICK) == {CLICK: 2}
-        assert len(ids(his)) == 1
-        assert_nothing_joins(hers, his)
+        his = those_of_the_next(here.arrived.events, hers, 2)
         assert MAREN.id not in json.dumps(his)
-        assert TOMAS.id not in json.dumps(events)
+        assert TOMAS.id not in json.dumps(here.arrived.events)
 
 
 @pytest.mark.parametrize("how", ["expired", "replaced"])
@@ -595,11 +606,7 @@ def test_what_somebody_left_without_a_sign_out_is_never_the_next_persons(
         here.click()
         here.flush()
         here.arrived.until(CLICK, 2)
-        events = here.arrived.events
-        assert told(events, CLICK) == {CLICK: 2}
-        his = [each for each in events if each not in hers]
-        assert len(ids(his)) == 1
-        assert_nothing_joins(hers, his)
+        those_of_the_next(here.arrived.events, hers, 2)
 
 
 def test_what_waits_in_an_open_tab_is_dropped_when_somebody_else_signs_in(visit: Visits) -> None:
@@ -628,8 +635,4 @@ def test_what_waits_in_an_open_tab_is_dropped_when_somebody_else_signs_in(visit:
         here.click()
         here.flush()
         here.arrived.until(CLICK, 3)
-        events = here.arrived.events
-        assert told(events, CLICK) == {CLICK: 3}
-        his = [each for each in events if each not in hers]
-        assert len(ids(his)) == 1
-        assert_nothing_joins(hers, his)
+        those_of_the_next(here.arrived.events, hers, 3)
