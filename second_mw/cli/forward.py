@@ -55,8 +55,12 @@ def run(given: argparse.Namespace) -> int:
     chosen = {"outbox": given.outbox} if given.outbox else {}
     settings = Settings.load({**chosen, "forward": True}, os.environ)
     if not settings.enabled:
-        print(f"second-mw: analytics is off ({settings.disabled_by}); nothing is sent.")
-        return 1 if settings.disabled_by == "no token" else 0
+        off = f"second-mw: analytics is off ({settings.disabled_by}); nothing is sent."
+        if settings.disabled_by == "no token":
+            print(f"{off} Set SECOND_POSTHOG_TOKEN, as the app has it.", file=sys.stderr)
+            return 1
+        print(off)
+        return 0
     store = open_store(settings.outbox)
     if not store.durable:
         print(

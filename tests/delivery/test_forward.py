@@ -115,7 +115,10 @@ def test_a_forwarder_that_is_off_sends_nothing_and_says_why(
     monkeypatch.setenv(variable, value)
     store.put([payload()])
     assert main(["forward", "--outbox", url]) == code
-    assert "analytics is off" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    said = printed.err if code else printed.out
+    assert "analytics is off" in said
+    assert variable in said
     assert not sink.requests
 
 
