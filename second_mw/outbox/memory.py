@@ -43,7 +43,6 @@ class _Item(msgspec.Struct, gc=False):
 
     sequence: int
     entry: Entry
-    identity: str
     size: int
     since: float
     until: float | None = None
@@ -86,12 +85,12 @@ class MemoryStore:
         """Start with nothing: at construction, and in a forked child, which inherits no lock."""
         # Re-entrant: a signal handler may look into the store that its own thread is changing.
         self._lock = threading.RLock()
+        #: By uuid and distinct_id, which an entry waits under once (spec §11).
         self._items: dict[str, _Item] = {}
         # All in the order in which they came. The oldest is asked for at every look, for which a
         # plain dict that loses its first items must search, and an ordered one costs more than this
         # at every put and ack.
         self._order: deque[_Item] = deque()
-        self._waiting: set[str] = set()
         self._fresh: deque[_Item] = deque()
         self._back: list[tuple[int, _Item]] = []
         # Until when, a number that makes it unlike every other, and what is held.
@@ -110,24 +109,22 @@ class MemoryStore:
             OutboxUnavailable: `full`; none was kept.
         """
         with self._lock:
+            items = self._items
             fresh: dict[str, Payload] = {}
             for payload in payloads:
                 # One text, whose hash is taken once; no uuid has a line's end in it.
-                identity = f"{payload.uuid}\n{payload.distinct_id}"
-                if identity not in self._waiting:
-                    fresh[identity] = payload
-            if len(self._items) + len(fresh) > self.max_events:
+                key = f"{payload.uuid}\n{payload.distinct_id}"
+                if key not in items:
+                    fresh[key] = payload
+            if len(items) + len(fresh) > self.max_events:
                 raise OutboxUnavailable("full")
             since, accepted_at = self._clock(), self._wall()
-            for identity, payload in fresh.items():
+            for key, payload in fresh.items():
                 self._sequence = sequence = self._sequence + 1
-                key = str(sequence)
-                entry = Entry(key, payload, 0, accepted_at)
-                item = _Item(sequence, entry, identity, payload.size, since)
-                self._items[key] = item
+                item = _Item(sequence, Entry(key, payload, 0, accepted_at), payload.size, since)
+                items[key] = item
                 self._order.append(item)
                 self._fresh.append(item)
-            self._waiting.update(fresh)
             kept = len(fresh)
             self._ready_count += kept
             self._accepted += kept
@@ -152,11 +149,11 @@ class MemoryStore:
             fresh, back = self._fresh, self._back
             size = 0
             while (fresh or back) and len(leased) < limit:
-                returned = bool(back) and not (fresh and fresh[0].sequence < back[0][0])
+                returned = back and not (fresh and fresh[0].sequence < back[0][0])
                 item = back[0][1] if returned else fresh[0]
                 if not item.gone and item.until is None:
                     size += item.size
-                    if leased and size > max_bytes:
+                    if size > max_bytes and leased:
                         break
                     leased.append(item)
                     # At once: one that was held and came back stands in both queues.
@@ -330,7 +327,6 @@ class MemoryStore:
             item.gone = True
             if item.until is None:
                 self._ready_count -= 1
-        self._waiting.difference_update([item.identity for item in removed])
         self._tidy()
         return removed
 

@@ -136,10 +136,11 @@ def test_a_long_life_of_any_order_keeps_the_accounts(clock: Clock) -> None:
                     assert len(waits) + len(new) > 50
                 else:
                     assert len(waits) + len(new) <= 50
-                    waits |= {str(accepted + n + 1): 0.0 for n in range(len(new))}
+                    waits |= {f"{each.uuid}\n{each.distinct_id}": 0.0 for each in new}
                     accepted += len(new)
             case 2:
-                ready = sorted((k for k in waits if waits[k] <= clock.now), key=int)
+                # In the order in which they came.
+                ready = [key for key, until in waits.items() if until <= clock.now]
                 limit = rng.randrange(1, 9)
                 assert keys(store, limit, ttl=5.0) == ready[:limit]
                 waits |= dict.fromkeys(ready[:limit], clock.now + 5.0)
