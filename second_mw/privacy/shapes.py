@@ -19,6 +19,7 @@ from second_mw.privacy.secrets import (
     UUID,
     SecretKind,
     card_of_number,
+    changes_too_often,
     first_secret,
     is_plain,
     long_words,
@@ -108,34 +109,11 @@ def _run(text: str) -> Kind | None:
 
 #: Base64 of either alphabet, where its own signs break the run.
 _BASE64_RUN: Final = re.compile(r"[A-Za-z0-9+/_-]{20,}", re.ASCII)
-#: How odd each change within a run is, beside words. Nearly every capital behind a small letter
-#: begins a word of camel case, the less surely the shorter that and the word before it are.
-_ODDITIES: Final = (
-    (1.0, re.compile(r"(?<=[a-z])[A-Z]|(?<=[0-9])[A-Za-z]")),
-    (-0.3, re.compile(r"(?<=[A-Za-z][a-z])[A-Z](?=[a-z])")),
-    (-0.3, re.compile(r"(?<=[A-Za-z][a-z]{2})[A-Z](?=[a-z]{2})")),
-    (0.7, re.compile(r"(?<=[A-Z])[A-Z](?=[a-z])")),
-    (0.6, re.compile(r"(?<=[A-Za-z])[0-9]")),
-)
-#: Parts of one case are words, abbreviations and versions, such as i18n and H264.
-_SMALL_PART: Final = re.compile(
-    r"(?<![A-Za-z0-9])(?:[a-z0-9]{1,5}|[A-Z0-9]{1,5})(?![A-Za-z0-9])", re.ASCII
-)
-#: Of 80,000 names of classes, functions, packages and files none has as many changes for its
-#: length, of random bytes 99 in 100 have more.
-_ODD: Final = 0.18
 
 
 def _digest(text: str) -> Kind | None:
     """Find a digest in base64 that its own signs break: runs that change too often for words."""
-    for run in _BASE64_RUN.findall(text):
-        if run in (run.lower(), run.upper()):
-            continue
-        mixed = _SMALL_PART.sub("", run)
-        odd = sum(weight * len(change.findall(mixed)) for weight, change in _ODDITIES)
-        if odd > _ODD * sum(map(str.isalnum, run)):
-            return "token"
-    return None
+    return "token" if any(map(changes_too_often, _BASE64_RUN.findall(text))) else None
 
 
 def _kind_of_run(run: str, before: str, after: str) -> Kind | None:

@@ -261,7 +261,7 @@ def a_random_tail(pattern: str) -> str:
         return "0123456789abcdef" * 2
     if r"\." in pattern:
         return "a1b2c3d4e5f6a7b8c9d0.a1b2c3d4e5f6a7b8c9d0"
-    return "A1B2C3D4E5F6A7B8C9D0E1F2G3"
+    return "A1B2C3D4E5F6A7B8C9D0E1F2G3" * 2
 
 
 @pytest.mark.parametrize(

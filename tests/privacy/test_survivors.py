@@ -149,7 +149,10 @@ LABELS: list[tuple[str, str, Any]] = [
         iPhone15-Pro-Max-iOS18 Mozilla/5.0/Windows-NT-10.0/Win64/x64 WebGL2-ANGLE-D3D11-vs_5_0
         OAuth2-PKCE-S256-flow i18n-l10n-a11y-k8s-Config GPT-4o-mini-2024-07-18-preview-A1
         H264-AVC1-MP4A-x265-vp9 NousHermes2-Yi34B-32k letterOrDigitNoDollarSign
-        CoreFoundation/CFArrayGetValueAtIndex        UI/Nav/Tab/On/Off/In/Out""".split()
+        CoreFoundation/CFArrayGetValueAtIndex UI/Nav/Tab/On/Off/In/Out
+        sk-learn-model-2 sk-SK github_pat_connected glpat-token-rotation
+        npm_install_failed hf_transfer pypi-publish key-press-handler secret_rotation
+        SK-2026 pul-requests dp.state tskey-rotated""".split()
     ],
 ]  # fmt: skip
 
