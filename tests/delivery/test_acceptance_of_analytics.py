@@ -221,6 +221,16 @@ def _fine(request: Any) -> Any:
     )
 
 
+@pytest.mark.parametrize("protocol", ["v0"], indirect=True)
+def test_v0_asks_again_when_a_rate_limit_says_when(sdk: Sdk, sink: Sink) -> None:
+    sink.script.append(status(429, Retry_After="1"))
+    analytics = sdk()
+    analytics.outbox.put([event(), event()])
+    assert analytics.flush(60.0) == (2, 0)
+    first, second = sink.requests
+    assert first.batch == second.batch
+
+
 @pytest.mark.parametrize("packed", [True, False])
 def test_gzip_is_said_when_it_is_done(sdk: Sdk, sink: Sink, packed: bool) -> None:
     analytics = sdk(gzip=packed)
