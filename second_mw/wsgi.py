@@ -40,8 +40,11 @@ class AnalyticsMiddleware:
         analytics.wrapped()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        path = environ.get("PATH_INFO")
-        # `in` is the cheapest look-up there is, and all that most requests pay.
+        # A subscript and `in` are the cheapest look-ups there are, and all that most requests pay.
+        try:
+            path = environ["PATH_INFO"]
+        except KeyError:
+            path = ""  # A server may leave out what is empty (PEP 3333).
         if path not in self._paths:
             return self.app(environ, start_response)
         desk = self._desk or self._opened()
