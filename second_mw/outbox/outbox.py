@@ -82,7 +82,14 @@ class Outbox:
         return self.seen
 
     def _payload(self, event: Payload | Mapping[str, Any]) -> Payload:
-        return event if isinstance(event, Payload) else finish(event, self._added)
+        if isinstance(event, Payload):
+            return event
+        if not isinstance(event, Mapping):
+            # A lone event comes here as its keys.
+            raise TypeError(
+                f"outbox.put takes finished events in a list, put([event]), not {type(event).__name__}"
+            )
+        return finish(event, self._added)
 
 
 def open_store(where: Any, setting: str = "outbox") -> Store:

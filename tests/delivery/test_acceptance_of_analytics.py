@@ -369,6 +369,14 @@ def test_a_finished_event_that_is_none_is_said_at_once_and_takes_no_other_with_i
     assert json.dumps(analytics.stats())
 
 
+@pytest.mark.parametrize("wrong", [event(), "page viewed", [None], [5], [[event()]]])
+def test_what_is_no_list_of_events_is_said(sdk: Sdk, wrong: Any) -> None:
+    analytics = sdk()
+    with pytest.raises(TypeError, match=r"in a list, put\(\[event\]\)"):
+        analytics.outbox.put(wrong)
+    assert analytics.stats()["accepted"] == 0
+
+
 WHOSE = "b7c1-the-browsers-own"
 HEADERS = {
     "cookie": f"session={WHOSE}",
