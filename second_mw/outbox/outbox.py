@@ -86,9 +86,8 @@ class Outbox:
             return event
         if not isinstance(event, Mapping):
             # A lone event comes here as its keys.
-            raise TypeError(
-                f"outbox.put takes finished events in a list, put([event]), not {type(event).__name__}"
-            )
+            kind = type(event).__name__
+            raise TypeError(f"outbox.put takes finished events in a list, put([event]), not {kind}")
         return finish(event, self._added)
 
 
