@@ -27,6 +27,15 @@ OPTION_OF_PROPERTY = {
     "$product_tour_id": "product_tour_id",
 }
 
+#: Of which type PostHog takes an option, in words too; it drops the event for one of another.
+_OPTIONS: dict[str, tuple[Any, str]] = {
+    "process_person_profile": (bool, "True or False"),
+    "cookieless_mode": (bool, "True or False"),
+    "disable_skew_correction": (bool, "True or False"),
+    "product_tour_id": (str, "text"),
+}
+_OTHER_OPTION = (bool | str, "True, False or text")
+
 
 class Payload(msgspec.Struct, frozen=True, gc=False):
     """One finished event.
@@ -134,7 +143,7 @@ def finish(event: Mapping[str, Any], added: Mapping[str, Any]) -> Payload:
     options = _options_of(event.get("options"))
     kept = {**added, **properties}
     for key, option in OPTION_OF_PROPERTY.items():
-        if key in kept:
+        if key in kept and (option in options or isinstance(kept[key], _OPTIONS[option][0] | None)):
             options.setdefault(option, kept.pop(key))
     return Payload(
         event=_SURROGATES.sub("\ufffd", event["event"]),
@@ -151,9 +160,10 @@ def _options_of(value: object) -> dict[str, Any]:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         raise TypeError("'options' of a finished event must be a mapping of names")
-    if not all(isinstance(option, str | bool | None) for option in value.values()):
-        # PostHog drops an event for an option of the wrong type.
-        raise TypeError("an option of a finished event must be True, False, text or None")
+    for name, option in value.items():
+        kind, words = _OPTIONS.get(name, _OTHER_OPTION)
+        if not isinstance(option, kind | None):
+            raise TypeError(f"option {name!r} of a finished event must be {words}, or None")
     return dict(value)
 
 

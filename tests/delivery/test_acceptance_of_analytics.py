@@ -278,6 +278,14 @@ OPTIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
         },
         {"cookieless_mode": True, "product_tour_id": "t1"},
     ),
+    ({"properties": {"$ignore_sent_at": None}}, {}),
+    (
+        {
+            "options": {"process_person_profile": True},
+            "properties": {"$process_person_profile": False},
+        },
+        {"process_person_profile": True},
+    ),
     ({"options": {}}, {}),
     ({}, {}),
 ]  # fmt: skip
@@ -299,6 +307,18 @@ def test_options_are_carried_and_unset_ones_left_out(
         assert "options" not in one
         for option, value in carried.items():
             assert one["properties"][f"${option}"] == value
+
+
+def test_a_property_that_can_be_no_option_stays_a_property_and_costs_no_event(
+    sdk: Sdk, sink: Sink
+) -> None:
+    given = {"$process_person_profile": "no", "$ignore_sent_at": 1, "$product_tour_id": True}
+    analytics = sdk()
+    analytics.outbox.put([event(properties=given)])
+    analytics.flush()
+    (one,) = sent(sink)
+    assert "options" not in one
+    assert {key: one["properties"][key] for key in given} == given
 
 
 @pytest.mark.parametrize("protocol", ["v1"], indirect=True)
@@ -352,6 +372,10 @@ WRONG: list[tuple[dict[str, Any], type[Exception]]] = [
     ({"timestamp": datetime(2026, 11, 24)}, ValueError),
     ({"properties": [1]}, TypeError),
     ({"options": {"process_person_profile": 3}}, TypeError),
+    ({"options": {"process_person_profile": "no"}}, TypeError),
+    ({"options": {"cookieless_mode": "true"}}, TypeError),
+    ({"options": {"product_tour_id": True}}, TypeError),
+    ({"options": {"of_tomorrow": 1.5}}, TypeError),
     ({"options": ["x"]}, TypeError),
     ({"options": {1: True}}, TypeError),
     ({"kind": "x"}, ValueError),
