@@ -51,19 +51,34 @@ _UUID_LENGTH: Final = 32
 class Needle(NamedTuple):
     """One text to search for.
 
+    What more there is to know of it is asked when it occurs, which it hardly ever does.
+
     Args:
         text: folded.
         stands: where it has to stand to be a hit.
-        in_models: whether it is compared with models, too: not if it is nothing but family words.
-        in_routes: whether it is compared with route shapes: not if it is one of their own words.
-        in_numbers: whether it is an id of 5 digits or more, which numbers are compared with.
+        spelled: as it stands in JSON, where a quotation mark has a backslash before it.
     """
 
     text: str
     stands: Stands
-    in_models: bool
-    in_routes: bool
-    in_numbers: bool
+    spelled: str
+
+    @property
+    def in_models(self) -> bool:
+        """Whether it is compared with models, too: not if it is nothing but family words."""
+        bare, words = _bare(self.text), _LETTERS.findall(self.text)
+        only_words = bool(words) and "".join(words) == bare and IN_MODELS.issuperset(words)
+        return not only_words and bare not in IN_MODELS
+
+    @property
+    def in_routes(self) -> bool:
+        """Whether it is compared with route shapes: not if it is one of their own words."""
+        return _bare(self.text) not in ROUTE_WORDS
+
+    @property
+    def in_numbers(self) -> bool:
+        """Whether it is an id of 5 digits or more, which numbers are compared with."""
+        return len(self.text) >= 5 and self.text.isdecimal()
 
 
 class Wanted:
@@ -75,24 +90,28 @@ class Wanted:
 
     def __init__(self, needles: Iterable[Needle]) -> None:
         self.needles: tuple[Needle, ...] = tuple(dict.fromkeys(needles))
-        #: As they stand in JSON, where a quotation mark has a backslash before it.
-        self._spelled = [(_spelled(needle.text), needle) for needle in self.needles]
         bare = [needle.text.replace("-", "") for needle in self.needles]
         bare = [text for text in bare if len(text) >= _UUID_LENGTH]
         #: As a uuid and as what a browser calls itself.
         self._bare = frozenset((*bare, *(f"anon_{text}" for text in bare)))
+        #: Those that are looked for one by one.
+        self._few = self.needles
         #: Of many, the long ones without a quotation mark by their first characters.
         self._many: dict[str, dict[int, dict[str, list[Needle]]]] = {}
         self._beginning = 1
-        if len(self._spelled) >= _MANY:
-            ordered = sorted(self._spelled, key=lambda each: ('"' not in each[0], len(each[0])))
-            few = max(_FEW, sum('"' in spelled for spelled, _ in ordered))
-            self._spelled = ordered[:few]
-            self._beginning = min((len(spelled) for spelled, _ in ordered[few:]), default=1)
-            for spelled, needle in ordered[few:]:
+        if len(self.needles) >= _MANY:
+            ordered = sorted(
+                self.needles, key=lambda each: ('"' not in each.spelled, len(each.spelled))
+            )
+            few = max(_FEW, sum('"' in needle.spelled for needle in ordered))
+            self._few = tuple(ordered[:few])
+            many = ordered[few:]
+            self._beginning = min((len(needle.spelled) for needle in many), default=1)
+            for needle in many:
+                spelled = needle.spelled
                 same = self._many.setdefault(spelled[: self._beginning], {})
                 same.setdefault(len(spelled), {}).setdefault(spelled, []).append(needle)
-        self._signs = _signs(spelled for spelled, _ in self._spelled)
+        self._signs = _signs([needle.spelled for needle in self._few])
 
     def is_id(self, uuid: str, distinct_id: str) -> bool:
         """Whether the payload's uuid or distinct_id is one of the needles, hyphens left out."""
@@ -105,7 +124,7 @@ class Wanted:
         found: list[Needle] = []
         for sign in self._signs:
             if sign in text:
-                found = [needle for spelled, needle in self._spelled if spelled in text]
+                found = [needle for needle in self._few if needle.spelled in text]
                 break
         known, size = self._many, self._beginning
         if known:
@@ -125,8 +144,11 @@ def _signs(texts: Iterable[str]) -> tuple[str, ...]:
     one look for those spares many.
     """
     signs: list[str] = []
-    for text in sorted((text[:_ENOUGH] for text in texts), key=len):
-        if not any(sign in text for sign in signs):
+    for text in sorted({text[:_ENOUGH] for text in texts}, key=len):
+        for sign in signs:
+            if sign in text:
+                break
+        else:
             signs.append(text)
     return tuple(signs)
 
@@ -240,7 +262,7 @@ def _fold(text: str) -> str:
 
 def _bare(text: str) -> str:
     """Return the letters and digits alone: `page.` is the catalogue's `page`."""
-    return "".join(filter(str.isalnum, text))
+    return text if text.isalnum() else "".join(filter(str.isalnum, text))
 
 
 def _plain(text: str) -> str:
@@ -258,20 +280,8 @@ def _spelled(text: str) -> str:
 
 def _needle(text: str, stands: Stands) -> Iterator[Needle]:
     """Yield the needle of a text, none of a text without a letter or a digit."""
-    bare = _bare(text)
-    if not bare:
-        return
-    words = _LETTERS.findall(text)
-    is_number = text.isdecimal() and len(text) >= 5
-    only_letters = "".join(words) == bare
-    yield Needle(
-        text,
-        stands,
-        in_models=not (words and only_letters and IN_MODELS.issuperset(words))
-        and bare not in IN_MODELS,
-        in_routes=bare not in ROUTE_WORDS,
-        in_numbers=is_number,
-    )
+    if _bare(text):
+        yield Needle(text, stands, _spelled(text))
 
 
 def _pattern(needle: Needle) -> re.Pattern[str]:

@@ -76,6 +76,10 @@ _FEW: Final = 24
 Place = Literal["anywhere", "model", "route"]
 
 
+#: An empty frozenset of one's own takes 216 bytes.
+_NOTHING: Final[frozenset[str]] = frozenset()
+
+
 class Identity(msgspec.Struct, frozen=True):
     """What identifies one user, in the forms in which it is looked for.
 
@@ -149,8 +153,11 @@ def searched(texts: Iterable[str]) -> Pieces | tuple[str, ...]:
 def _shortest(texts: Iterable[str]) -> tuple[str, ...]:
     """Return those that hold none of the others: wherever a text stands, one of these does."""
     found: list[str] = []
-    for text in sorted(texts, key=lambda text: (len(text), text)):
-        if not any(shorter in text for shorter in found):
+    for text in sorted(sorted(texts), key=len):
+        for shorter in found:
+            if shorter in text:
+                break
+        else:
             found.append(text)
     return tuple(found)
 
@@ -212,12 +219,12 @@ class Needles:
         )
         return Identity(
             tuple(self._anywhere),
-            frozenset(self._digits),
+            frozenset(self._digits) if self._digits else _NOTHING,
             names,
             tuple(name for name in names if not IN_MODELS.issuperset(self._names[name])),
             tuple(name for name in names if name not in ROUTE_WORDS),
             tuple(self._compactly),
-            frozenset(self._whole - self._exempt),
+            frozenset(self._whole - self._exempt) if self._whole else _NOTHING,
             searched(compacts),
         )
 
@@ -245,10 +252,10 @@ class Needles:
 
     def add_digests_of(self, text: str) -> None:
         """Take what usual hashes make of an address or an id: it says as much as the text."""
-        for name in ("md5", "sha1", "sha256"):
-            digest = hashlib.new(name, text.encode(errors="replace"), usedforsecurity=False)
-            encoded = base64.b64encode(digest.digest()).decode()
-            self._compactly[compact(encoded.lower())] = None
+        raw = text.encode(errors="replace")
+        for new in (hashlib.md5, hashlib.sha1, hashlib.sha256):
+            encoded = base64.b64encode(new(raw, usedforsecurity=False).digest()).decode().lower()
+            self._compactly[encoded.replace("+", "").replace("/", "").rstrip("=")] = None
 
     def add_email(self, text: str) -> None:
         """Take an e-mail address, its local part and, unless many share it, its domain."""

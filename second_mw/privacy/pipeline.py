@@ -66,7 +66,7 @@ _CANONICAL_TIME: Final = re.compile(r"T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{3}Z
 _DATE_LENGTH: Final = 10
 #: A text that stands in a uuid by chance is shorter than this.
 _SHORTEST_IN_UUID: Final = 8
-_HEX: Final = frozenset("0123456789abcdef")
+_HEX: Final = "0123456789abcdef"
 
 #: The keys of an event that may tell its mode or workspace are nearly always these, or none.
 _USUALLY_TELLING: Final = ((), ("workspace_id",))
@@ -212,6 +212,8 @@ class Pipeline:
         # Prepared once per user and kept in a bounded table, by id: a resolver makes a new object
         # for each request, and comparing two costs less than hashing one.
         self._known: dict[str, Known] = {}
+        #: The table before, once that was full.
+        self._earlier: dict[str, Known] = {}
         self._lock = Lock()
         self._warned_of_id = False
 
@@ -227,8 +229,19 @@ class Pipeline:
         known = self._known.get(user.id)
         if known is not None and (known.user is user or known.user == user):
             return known
+        known = self._earlier.get(user.id)
+        if known is None or known.user != user:
+            known = self._prepared(user)
+        with self._lock:
+            if len(self._known) >= _PREPARED_USERS:
+                # Whoever comes again before as many others do is carried over.
+                self._earlier, self._known = self._known, {}
+            self._known[user.id] = known
+        return known
+
+    def _prepared(self, user: AnalyticsUser) -> Known:
         identity = identity_of(user, self._rules.words)
-        known = Known(
+        return Known(
             user,
             identity,
             self._gate.wanted(user),
@@ -239,11 +252,6 @@ class Pipeline:
             {},
             user.can_be_identified,
         )
-        with self._lock:
-            while len(self._known) >= _PREPARED_USERS:
-                del self._known[next(iter(self._known))]
-            self._known[user.id] = known
-        return known
 
     def telling(self, event: str, properties: Mapping[str, Any]) -> dict[str, Any]:
         """Return the properties that may tell an event's mode or workspace: nearly always one."""
@@ -529,9 +537,16 @@ def _in_uuids(user: AnalyticsUser, identity: Identity) -> Pieces | tuple[str, ..
     """
     texts = [compact(folded(text)).removeprefix("anon") for text in _ids_of(user)]
     texts += [*map(compact, identity.anywhere), *identity.digits, *identity.names]
-    texts += [text.encode().hex() for text in texts if text.isascii() and 4 <= len(text) <= 16]
+    in_hex = [text.encode().hex() for text in texts if 4 <= len(text) <= 16 and text.isascii()]
     return searched(
-        text for text in texts if _SHORTEST_IN_UUID <= len(text) <= 32 and _HEX.issuperset(text)
+        [
+            *in_hex,
+            *(
+                text
+                for text in texts
+                if _SHORTEST_IN_UUID <= len(text) <= 32 and not text.strip(_HEX)
+            ),
+        ]
     )
 
 

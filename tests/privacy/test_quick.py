@@ -255,3 +255,4 @@ def test_a_user_who_changed_is_prepared_anew_and_users_are_bounded(
         renamed = AnalyticsUser(f"user-number-{n}", name="Grace Murray")
         assert left_of({"theme": "hopper"}, user=renamed, pipeline=pipeline) == {"theme": "hopper"}
     assert len(pipeline._known) <= 5
+    assert len(pipeline._earlier) <= 5
