@@ -55,11 +55,16 @@ class V0:
         if isinstance(limited, list) and "events" in limited:
             # PostHog has thrown them away for billing; it would do so again.
             verdict = Verdict("dead", "quota_limited")
-        elif document.get("status") == 1 and document["status"] is not True:
+        elif _says_taken(document.get("status")):
             verdict = DELIVERED
         else:
             return ruling_of_status(answer, now)
         return Ruling("events", verdict.result, dict.fromkeys(batch.keys, verdict))
+
+
+def _says_taken(status: object) -> bool:
+    """Whether this is PostHog's word for a batch it took: 1 as documented, Ok as it is in fact."""
+    return status == "Ok" or (status == 1 and status is not True)
 
 
 def _ruling_of_refusal(answer: Answer, now: float) -> Ruling:

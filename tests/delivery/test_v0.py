@@ -109,6 +109,10 @@ def test_an_event_that_cant_be_encoded_raises() -> None:
     ("body", "result", "reason"),
     [
         (b'{"status":1}', "delivered", ""),
+        # What PostHog's own service has answered since it is no longer written in Python.
+        (b'{"status":"Ok"}', "delivered", ""),
+        (b'{"status":"Ok","quota_limited":["recordings"]}', "delivered", ""),
+        (b'{"status":"Ok","quota_limited":["events"]}', "dead", "quota_limited"),
         (b'{"status": 1, "quota_limited": []}', "delivered", ""),
         (b'{"status":1,"quota_limited":["recordings"]}', "delivered", ""),
         (b'{"status":1,"quota_limited":["events"]}', "dead", "quota_limited"),

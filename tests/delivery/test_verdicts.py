@@ -76,6 +76,8 @@ def test_every_status_has_its_meaning(codec: Codec, status: int, about: About, n
         b'{"status":0}',
         b'{"status":true}',
         b'{"status":"1"}',
+        b'{"status":"ok"}',
+        b'{"status":["Ok"]}',
         b'{"results":[]}',
         b'{"results":null}',
         b"\xff\xfe",
