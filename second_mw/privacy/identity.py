@@ -30,6 +30,7 @@ from second_mw.user import AnalyticsUser
 _WORDS = re.compile(r"[^\W\d_]+|\d+")
 _DIGITS = re.compile(r"\d+")
 _CAMEL = re.compile(r"(?<=[^\W\d_A-Z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_LOCAL_PIECE = re.compile(r"[^._-]+")
 _NAME_PART = re.compile(r"[^\s\-–—'’`.,;/()_]+")
 
 # Scripts written without spaces, where a name has no word boundaries.
@@ -59,8 +60,8 @@ _SPELLED_SO: Final = re.compile(f"[{''.join(_SPELLED)}]")
 _UMLAUTS: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe"})
 #: A shorter id is compared as words where its own separators are left out.
 _LONG_ID: Final = 8
-#: What stands before an account's own id: `auth0|…`, `did:plc:…`.
-_ISSUED_BY: Final = re.compile(r".*[|/:]")
+#: What stands before an account's own id: `auth0|…`, `did:plc:…`, `usr_…`.
+_ISSUED_BY: Final = re.compile(r".*[|/:]|[a-z]{2,12}_")
 #: A name of more parts than this is a sentence.
 _MOST_PARTS: Final = 8
 
@@ -239,8 +240,9 @@ class Needles:
         else:
             self._anywhere[word] = None
             self._add_compactly(compact(word))
-            issued = _ISSUED_BY.sub("", word)
-            if issued != word and len(issued) >= _LONG_ID and any(map(str.isdecimal, issued)):
+            issuer = _ISSUED_BY.match(word)
+            issued = word[issuer.end() :] if issuer else ""
+            if len(issued) >= _LONG_ID and any(map(str.isdecimal, issued)):
                 self.add_id(issued)
 
     def _add_compactly(self, bare: str) -> None:
@@ -272,6 +274,14 @@ class Needles:
         for own in domains_of(text.rpartition("@")[2].strip().lower()):
             if len(own) >= 4:
                 self._add_words(folded(own))
+
+    def add_name_in(self, email: str) -> None:
+        """Take the names in an e-mail address: ada.lovelace@ says one that the host doesn't."""
+        pieces = _LOCAL_PIECE.findall(folded(email).rpartition("@")[0].partition("+")[0])
+        if len(pieces) > 1:
+            for piece in pieces:
+                if len(piece) >= 4 and piece.isalpha():
+                    self._add_words(piece)
 
     def add_name(self, text: str) -> None:
         """Take a full name and its parts, in each of its spellings."""
@@ -359,6 +369,8 @@ def identity_of(user: AnalyticsUser, exempt: frozenset[str]) -> Identity:
             needles.add_value(alias)
     if user.email:
         needles.add_email(user.email)
+        if not user.name:
+            needles.add_name_in(user.email)
     if user.name:
         (needles.add_email if "@" in user.name else needles.add_name)(user.name)
     return needles.identity()
