@@ -20,14 +20,12 @@ MAX_NESTING: Final = 64
 MAX_MEMBERS: Final = 8
 
 _decode = msgspec.json.Decoder().decode
-_ESCAPE = re.compile(
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?"
-    rb"|\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\.",
-    re.DOTALL,
+#: The escape of a surrogate, paired or not, with the escaped backslashes before it: behind an odd
+#: one it would be text.
+_SURROGATE = re.compile(
+    rb"(?<!\\)((?:\\\\)*)\\u[dD](?:[89abAB][0-9a-fA-F]{2}(\\u[dD][c-fC-F][0-9a-fA-F]{2})?"
+    rb"|[c-fC-F][0-9a-fA-F]{2})"
 )
-# An unterminated string runs to the end, so that no body makes this scan start over and over.
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\\?\Z)', re.DOTALL)
-_BRACKET = re.compile(rb"[\[{]|[\]}]")
 
 
 def decoded(body: bytes) -> Any:
@@ -38,16 +36,22 @@ def decoded(body: bytes) -> Any:
     Raises:
         Refused: `invalid_payload`.
     """
-    if _has_many_brackets(body) and _nesting(body) > MAX_NESTING:
+    value = _json(body)
+    if _has_many_brackets(body) and _is_deeper(value, MAX_NESTING):
         raise Refused("invalid_payload")
+    return value
+
+
+def _json(body: bytes) -> Any:
     try:
         return _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
-    if _ESCAPE.search(body) is None:
+    mended, count = _SURROGATE.subn(_mended, body)
+    if not count:
         raise Refused("invalid_payload")
     try:
-        return _decode(_ESCAPE.sub(_mended, body))
+        return _decode(mended)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Refused("invalid_payload") from None
 
@@ -80,9 +84,7 @@ def inflated(body: bytes, limit: int) -> bytes:
 
 
 def _mended(found: re.Match[bytes]) -> bytes:
-    escape = found[0]
-    unpaired = len(escape) == 6 and escape[:3].lower() == b"\\ud"
-    return b"\\ufffd" if unpaired else escape
+    return found[0] if found[2] else found[1] + rb"\ufffd"
 
 
 def _has_many_brackets(body: bytes) -> bool:
@@ -102,13 +104,16 @@ def _has_many_brackets(body: bytes) -> bool:
     return False
 
 
-def _nesting(body: bytes) -> int:
-    """Return how deep brackets nest, those in strings left out."""
-    depth = deepest = 0
-    for bracket in _BRACKET.findall(_STRING.sub(b"", body)):
-        if bracket in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        else:
-            depth -= 1
-    return deepest
+def _is_deeper(value: Any, most: int) -> bool:
+    """Whether containers nest more than so deep: level by level, each container once."""
+    level = [value]
+    for _ in range(most + 1):
+        level = [outer for outer in level if outer.__class__ is dict or outer.__class__ is list]
+        if not level:
+            return False
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if outer.__class__ is dict else outer)
+        ]
+    return True
