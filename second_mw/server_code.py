@@ -189,14 +189,15 @@ class ServerCode:
         if one.event not in pipeline.catalogue:
             raise Refused("invalid_event")
         properties = one.properties or {}
+        telling = pipeline.telling(one.event, properties)
         posted = Posted(
             one.event,
             properties,
             _uuid_of(one.uuid),
             one.timestamp,
             one.anonymous_id,
-            own_word({}, properties),
-            workspace_named(properties, user),
+            own_word({}, telling),
+            workspace_named(telling, user),
         )
         choice = None
         if asks_store(user):
