@@ -56,9 +56,13 @@ ENDINGS: Final = (
     "_domains",
 )
 
-#: Keys whose value is a secret in both modes (spec §6).
+#: Keys whose value is a secret in both modes (spec §6), and what others call the same.
 SECRET_EXACT: Final = frozenset(
-    "password secret passwd api_key access_key private_key authorization cookie".split()
+    """
+    password secret passwd api_key access_key private_key authorization cookie
+    pwd passphrase secret_key x_api_key access_token refresh_token id_token auth_token
+    bearer_token session_token set_cookie proxy_authorization
+    """.split()
 )
 SECRET_ENDINGS: Final = ("_password", "_secret")
 
@@ -87,7 +91,9 @@ def unseparated(names: Iterable[str]) -> frozenset[str]:
 
 
 _EXACT_ALL: Final = EXACT | {ending[1:] for ending in ENDINGS}
-_EXACT_UNSEPARATED: Final = unseparated(_EXACT_ALL)
+#: More than one of them, which separated ends in `_ids`, `_names` or `_emails`.
+_PLURALS: Final = frozenset(f"{name}s" for name in EXACT if name.endswith(("id", "name", "email")))
+_EXACT_UNSEPARATED: Final = unseparated(_EXACT_ALL | _PLURALS)
 _SECRET_UNSEPARATED: Final = unseparated(SECRET_EXACT)
 
 

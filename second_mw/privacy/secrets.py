@@ -337,15 +337,17 @@ _DOUBLED: Final = bytes.maketrans(b"0123456789", b"0246813579")
 #: What may stand between the digits of a card, an IBAN or a phone number: spaces of any width,
 #: dots, hyphens, dashes of any length and low lines.
 SEPARATOR: Final = r"[\s.\-_\u00ad\u2010-\u2015\u2212]"
+#: Of a card's also what forms and programs write for a space.
+_BETWEEN_GROUPS: Final = SEPARATOR[:-1] + "+/:]"
 #: Groups of digits with at most two separators between; the whole of it, so that no number is
 #: taken out of the middle of a longer one.
-_DIGIT_GROUPS: Final = re.compile(rf"\d{{3,}}(?:{SEPARATOR}{{1,2}}\d{{2,}})+|\d{{12,}}")
+_DIGIT_GROUPS: Final = re.compile(rf"\d{{3,}}(?:{_BETWEEN_GROUPS}{{1,2}}\d{{2,}})+|\d{{12,}}")
 _DIGIT: Final = re.compile(r"\d")
 _DIGITS: Final = re.compile(r"\d+")
 _FRACTION: Final = re.compile(r"\.\d+")
 _HEX: Final = string.hexdigits
 _ALNUMS: Final = string.ascii_letters + string.digits
-_TWELVE_DIGITS: Final = re.compile(rf"\d(?:{SEPARATOR}{{0,2}}\d){{11}}")
+_TWELVE_DIGITS: Final = re.compile(rf"\d(?:{_BETWEEN_GROUPS}{{0,2}}\d){{11}}")
 UUID: Final = re.compile(
     r"[0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}", re.IGNORECASE
 )

@@ -151,10 +151,16 @@ def _as_ascii(run: str) -> str:
 # Machines
 
 _OCTET: Final = r"(?:25[0-5]|2[0-4]\d|[01]?\d?\d)"
-_IPV4: Final = re.compile(rf"(?<!\d)(?<!\d\.){_OCTET}(?:\.{_OCTET}){{3}}(?!\d)(?!\.\d)")
+# Chrome/142.0.0.0 is what browsers say of their version: nobody's address ends so.
+_IPV4: Final = re.compile(
+    r"(?<!\d)(?<!\d\.)(?!(?<=[A-Za-z]/)\d{2,3}\.0\.0\.0(?!\d))"
+    rf"{_OCTET}(?:\.{_OCTET}){{3}}(?!\d)(?!\.\d)"
+)
 _FOUR_NUMBERS: Final = re.compile(r"\d\.\d{1,3}\.\d{1,3}\.\d")
 # How clouds write an address into the name of a host.
-_IP_HOST: Final = re.compile(rf"ip(?<![^\W_]ip)(?:[-_]{_OCTET}){{4}}(?!\d)", re.IGNORECASE)
+_IP_HOST: Final = re.compile(
+    rf"(?:ip|ec2)(?<![^\W_]ip)(?<![^\W_]ec2)(?:[-_]{_OCTET}){{4}}(?!\d)", re.IGNORECASE
+)
 _IPV6: Final = re.compile(
     r"(?<![0-9A-Za-z:])[0-9a-f]{0,4}:[0-9a-f:]{1,36}(?![0-9A-Za-z:])", re.IGNORECASE | re.ASCII
 )

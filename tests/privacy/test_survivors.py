@@ -152,6 +152,7 @@ LABELS: list[tuple[str, str, Any]] = [
         CoreFoundation/CFArrayGetValueAtIndex UI/Nav/Tab/On/Off/In/Out
         sk-learn-model-2 sk-SK github_pat_connected glpat-token-rotation
         npm_install_failed hf_transfer pypi-publish key-press-handler secret_rotation
+        Chrome/142.0.0.0 Edg/142.0.0.0-beta 1920x1080/60 12:30:45:1234 100+2000+300+4000
         SK-2026 pul-requests dp.state tskey-rotated""".split()
     ],
 ]  # fmt: skip
