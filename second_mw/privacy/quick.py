@@ -115,6 +115,22 @@ class Plan(NamedTuple):
     forms: tuple[str, ...]
 
 
+class Read(NamedTuple):
+    """What the words of one event say.
+
+    Args:
+        forms: compact forms of what leaves, the keys' own first.
+        new: the labels that have not passed before: the table to keep each in, the label, its form.
+        numbers: numbers that stood in a word's place.
+        left_as_they_were: whether each word is text and leaves as it is.
+    """
+
+    forms: list[str]
+    new: list[tuple[dict[str, str], str, str]]
+    numbers: list[float]
+    left_as_they_were: bool
+
+
 class Quick:
     """The quick way of anonymized mode.
 
@@ -176,47 +192,63 @@ class Quick:
             del kept[key]
         words = plan.words(posted) if plan.words is not None else ()
         said = self._said_before(plan, words)
-        if said is None:
-            new: list[tuple[dict[str, str], str, str]] = []
-            forms = list(plan.forms)
-            left_as_they_were = True
-            for (key, vocabulary, passed, rule), value in zip(plan.rules, words, strict=True):
-                if value.__class__ is str:
-                    if value in vocabulary:
-                        continue
-                    form = passed.get(value)
-                    if form is None:
-                        leaves = self._judged(event, rule, value)
-                        if leaves is None:
-                            return None
-                        kept[key], form = leaves
-                        if not form:
-                            left_as_they_were = False
-                            continue
-                        new.append((passed, value, form))
-                    forms.append(form)
-                    continue
-                left_as_they_were = False
-                if value is not None:
-                    if rule.means != "undeclared":
-                        return self._one_by_one(event, posted, user, clear)
-                    if value.__class__ is not bool:
-                        if value.__class__ not in NUMBERS or not are_small((value,)):
-                            return self._one_by_one(event, posted, user, clear)
-                        numbers = (*numbers, value)
-            said = "\n".join(forms)
-            if self._is_doubtful(kept, said, numbers, named, user, None):
+        if said is not None:
+            if (said or numbers) and self._is_doubtful(kept, said, numbers, named, user, clear):
                 return None
-            if new:
-                _keep(new)
-            elif left_as_they_were:
-                # Each had been seen; next time they are seen together.
-                if len(self._together) >= _REMEMBERED:
-                    self._together.clear()
-                self._together[plan.number, words] = said
-        elif (said or numbers) and self._is_doubtful(kept, said, numbers, named, user, clear):
+            return kept, named
+        read = self._read(event, plan, words, kept)
+        if read is None:
+            return self._one_by_one(event, posted, user, clear)
+        said = "\n".join(read.forms)
+        if self._is_doubtful(kept, said, (*numbers, *read.numbers), named, user, None):
             return None
+        if read.new:
+            _keep(read.new)
+        elif read.left_as_they_were:
+            # Each had been seen; next time they are seen together.
+            if len(self._together) >= _REMEMBERED:
+                self._together.clear()
+            self._together[plan.number, words] = said
         return kept, named
+
+    def _read(
+        self, event: str, plan: Plan, words: tuple[Any, ...], kept: dict[str, Any]
+    ) -> Read | None:
+        """Look at the words of an event one by one, None if one is to be looked at closely.
+
+        Args:
+            kept: what leaves; a word that leaves otherwise than it was is put into it.
+        """
+        forms = list(plan.forms)
+        new: list[tuple[dict[str, str], str, str]] = []
+        numbers: list[Any] = []
+        left_as_they_were = True
+        for (key, vocabulary, passed, rule), value in zip(plan.rules, words, strict=True):
+            if value.__class__ is str:
+                if value in vocabulary:
+                    continue
+                form = passed.get(value)
+                if form is None:
+                    leaves = self._judged(event, rule, value)
+                    if leaves is None:
+                        return None
+                    kept[key], form = leaves
+                    if not form:
+                        left_as_they_were = False
+                        continue
+                    new.append((passed, value, form))
+                forms.append(form)
+                continue
+            left_as_they_were = False
+            if value is None:
+                continue
+            if rule.means != "undeclared":
+                return None
+            if value.__class__ is not bool:
+                if value.__class__ not in NUMBERS or not are_small((value,)):
+                    return None
+                numbers.append(value)
+        return Read(forms, new, numbers, left_as_they_were)
 
     def _said_before(self, plan: Plan, words: tuple[Any, ...]) -> str | None:
         """Return the compact forms of words that left as they are, None if they never did."""
