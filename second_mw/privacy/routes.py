@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 from second_mw.privacy.exempt import PRODUCT_WORDS, ROUTE_PLACEHOLDERS
 from second_mw.privacy.shapes import shape_of
+from second_mw.privacy.urls import is_announced
 from second_mw.privacy.views import normal, unescaped
 
 UNKNOWN: Final = ":unknown"
@@ -107,7 +108,7 @@ def _shaped(segments: list[str]) -> Iterator[str]:
         elif under_product:
             yield _product_segment(segment)
         else:
-            yield "w" if segment in ("w", "W") else _segment(segment)
+            yield "w" if segment in ("w", "W") else _segment(segment, parent)
 
 
 def _product_segment(segment: str) -> str:
@@ -117,8 +118,8 @@ def _product_segment(segment: str) -> str:
     return shape if shape in ROUTE_PLACEHOLDERS else ":segment"
 
 
-def _segment(segment: str) -> str:
-    """Return a segment as it is, if it is a word and no id."""
+def _segment(segment: str, parent: str = "") -> str:
+    """Return a segment as it is, if it is a word and no id, nor a token by the one before it."""
     if segment in ROUTE_PLACEHOLDERS:
         return segment
     if _UUID.fullmatch(segment):
@@ -131,6 +132,7 @@ def _segment(segment: str) -> str:
         or not _WORD.fullmatch(word)
         or _ID.search(word)
         or shape_of(segment)
+        or is_announced(parent, segment)
     ):
         return ":id"
     return segment

@@ -190,20 +190,25 @@ def _clean_segment(before: str, segment: str) -> str:
     if not before and "@" in segment:
         segment = segment.rpartition("@")[2] or _OPAQUE
     if len(segment) < _SHORTEST_ID:
-        return (
-            _OPAQUE
-            if before.casefold() in _ANNOUNCING and _SHORT_CODE.fullmatch(segment)
-            else segment
-        )
+        return _OPAQUE if is_announced(before, segment) else segment
     decoded = _decoded(segment)
     if decoded is None or "://" in decoded or (decoded != segment and "?" in decoded):
         return _OPAQUE
-    if before.casefold() in _ANNOUNCING and _is_id(decoded):
+    if is_announced(before, decoded):
         return _OPAQUE
     return _OPAQUE if shape_of(decoded, version=True) in _TOKEN_SHAPES else segment
 
 
-def _is_id(segment: str) -> bool:
+def is_announced(before: str, segment: str) -> bool:
+    """Whether a segment is a token by the word before it, whatever its shape.
+
+    >>> is_announced("invite", "aBcdEfgh"), is_announced("auth", "callback")
+    (True, False)
+    """
+    if before.casefold() not in _ANNOUNCING:
+        return False
+    if len(segment) < _SHORTEST_ID:
+        return _SHORT_CODE.fullmatch(segment) is not None
     return any(map(str.isdecimal, segment)) or not (segment.islower() or segment.istitle())
 
 

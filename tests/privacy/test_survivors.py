@@ -298,6 +298,7 @@ ROUTES = [
     "/", "/w/:workspace", "/w/:workspace/settings", "/w/:workspace/apps/:objectId",
     "/w/:workspace/agents/:agent", "/w/:workspace/settings/integrations/:integration",
     "/settings", "/onboarding", "/pricing", "/docs/getting-started",
+    "/auth/callback", "/login/oauth2", "/reset/done", "/share/overview", "/invite/:id/accept",
 ]  # fmt: skip
 
 
