@@ -37,7 +37,7 @@ APP_HOSTS: Final = {
     "us.posthog.com": "https://us.i.posthog.com",
     "eu.posthog.com": "https://eu.i.posthog.com",
 }
-_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 Signal = Literal["anonymize", "drop", "ignore"]
 
@@ -76,7 +76,7 @@ def _host(value: Any) -> str:
         raise ValueError
     if mapped := APP_HOSTS.get(parts.hostname):
         return mapped
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+    if parts.scheme == "http" and parts.hostname not in LOOPBACK:
         logger.warning(
             "second_mw sends events to an http:// host without encryption; use https:// "
             "(plain http is meant for an inbox on 127.0.0.1)"

@@ -12,6 +12,7 @@ import os
 import time
 from http.cookiejar import DefaultCookiePolicy
 from typing import Final
+from urllib.parse import urlsplit
 from urllib.request import getproxies_environment
 
 import requests
@@ -20,6 +21,7 @@ from requests.utils import should_bypass_proxies
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from second_mw.forwarder.exchange import Answer, NoAnswer, Request
+from second_mw.settings import LOOPBACK
 
 #: Far above v1's answer for the largest batch; what is longer is not PostHog's.
 MAX_ANSWER: Final = 4_000_000
@@ -95,10 +97,12 @@ class HttpTransport:
 def proxies_for(url: str) -> dict[str, str]:
     """Return the proxies that the environment names for a URL (HTTPS_PROXY, HTTP_PROXY, NO_PROXY).
 
-    Only the environment is asked: macOS's system settings can't be read safely after a fork.
+    Only the environment is asked: macOS's system settings can't be read safely after a fork. What
+    listens on this machine is never behind a proxy, which could not reach it.
     """
     proxies = getproxies_environment()
-    if not proxies or should_bypass_proxies(url, no_proxy=proxies.get("no")):
+    is_here = urlsplit(url).hostname in LOOPBACK
+    if not proxies or is_here or should_bypass_proxies(url, no_proxy=proxies.get("no")):
         return {}
     return {scheme: proxies[scheme] for scheme in ("http", "https", "all") if scheme in proxies}
 

@@ -234,6 +234,14 @@ def test_a_proxy_of_the_environment_is_used(
     assert sink.requests[0].path == "http://posthog.example/batch/"
 
 
+def test_no_proxy_stands_before_this_machine(
+    sink: Sink, to: To, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", closed_port())
+    assert isinstance(to(sink.url).send(POST), Answer)
+    assert proxies_for("http://localhost:8001") == proxies_for("http://[::1]:8001") == {}
+
+
 def test_no_proxy_exempts_a_host(sink: Sink, to: To, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", closed_port())
     monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")

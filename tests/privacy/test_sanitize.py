@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from second_mw.privacy.secrets import is_quiet, redact_secrets
 from tests.privacy.cores import ADA, core, finish, left_of
 
 IDENTIFIED = replace(ADA, anonymized=False)
@@ -197,6 +198,35 @@ def test_a_secret_by_its_key_leaves_in_no_mode(key: str) -> None:
 )
 def test_secrets_and_urls_are_cleaned_in_identified_mode_too(text: str, left: str) -> None:
     assert kept({"note": text}) == {"note": left}
+
+
+PROSE = "The board shows every open order of the week, who works on it and what is late. " * 12
+
+
+@pytest.mark.parametrize(
+    ("secret", "is_gone"),
+    [
+        ("glpat-LWywhfP-MW3NSVmtGbSa", "MW3NSVmtGbSa"),
+        ("GOCSPX-aBcDeFgH_iJkLmNoP-qRsTuVwXyZ", "qRsTuVwXyZ"),
+        ("dckr_pat_aB-cDeFgHi_jKlMnOpQ-rStUvWx", "rStUvWx"),
+        ("x.example#access_token=hunter2", "hunter2"),
+        ("4111 1111 1111 1111", "1111 1111"),
+        ("4111-1111.1111_1111", "1111_1111"),
+        ("411 111 111 111 1111", "111 111"),
+        ("NO93 8601 1117 947", "1117"),
+        ("NO9 386 011 179 47, no", None),
+        ("sk-abcd1234", None),
+        ("in 1 or 2 weeks, 12 of 34 items, 5 6 7 8 9 days, 3 4 or 10 and 11 more", None),
+    ],
+)
+def test_long_prose_is_quiet_only_without_a_secret(secret: str, is_gone: str | None) -> None:
+    for text in (f"{PROSE}{secret} {PROSE}", f"{PROSE}\n{secret}", f"{secret}\t{PROSE}"):
+        left = kept({"note": text})["note"]
+        if is_gone is not None:
+            assert is_gone not in left
+        # Where the quick question is answered yes, the careful way has nothing to clean, either.
+        assert left == text or not is_quiet(text)
+        assert not is_quiet(text) or redact_secrets(text) == (text, ())
 
 
 def test_a_route_is_normalised_in_identified_mode_too() -> None:
