@@ -337,7 +337,7 @@ class Endpoint:
             if key in results:
                 continue
             try:
-                posted = self._posted(_with_uuid(item, key), user)
+                posted = self._posted(item, user, key)
                 accepted.append(self._finished(posted, user, where))
             except Refused as refused:
                 self._tally.add(f"rejected.{refused.code}")
@@ -345,7 +345,7 @@ class Endpoint:
                     self._tally.add(refused.counted)
                 results[key] = {"status": "rejected", "error": refused.code}
             else:
-                results[key] = {"status": "accepted"}
+                results[key] = _ACCEPTED_RESULT
         yield from self._put(accepted)
         headers = [("Content-Type", "application/json"), *self._debug_headers(accepted)]
         return Answer(200, headers, _encode({"results": results}))
@@ -356,14 +356,20 @@ class Endpoint:
             body = inflated(body, limit)
         return decoded(body)
 
-    def _posted(self, item: object, user: AnalyticsUser) -> Posted:
-        """Return one event of a body, checked in the order of spec §4."""
+    def _posted(self, item: object, user: AnalyticsUser, key: str | None = None) -> Posted:
+        """Return one event of a body, checked in the order of spec §4.
+
+        Args:
+            key: under which an event of a batch is answered: its own uuid, or one in its place.
+        """
         if not isinstance(item, dict):
             raise Refused("invalid_payload")
         event, properties, uuid = item.get("event"), item.get("properties"), item.get("uuid")
         if not isinstance(event, str) or not (properties is None or isinstance(properties, dict)):
             raise Refused("invalid_payload")
-        if uuid is not None and not (isinstance(uuid, str) and _UUID.fullmatch(uuid)):
+        if key is not None:
+            uuid = key
+        elif uuid is not None and not (isinstance(uuid, str) and _UUID.fullmatch(uuid)):
             raise Refused("invalid_payload")
         if event not in self._events:
             raise Refused("invalid_event")
@@ -534,6 +540,8 @@ COMMON_HEADERS: Final = [("Cache-Control", "no-store"), ("X-Content-Type-Options
 # What nearly every event needs and is answered is made once.
 _NEED_USER: Final = NeedUser()
 _NO_CHOICE: Final = Choice()
+#: What a batch's answer says of an event that was taken.
+_ACCEPTED_RESULT: Final = {"status": "accepted"}
 #: A route's own 204, without a header of its own.
 _NOTHING_TO_SAY: Final = Answer(204, [])
 #: The same as it leaves.
@@ -644,10 +652,6 @@ def _plain(code: Code) -> Answer:
 
 def _error_body(code: Code) -> bytes:
     return _encode({"error": code, "message": REFUSALS[code].message})
-
-
-def _with_uuid(item: object, uuid: str) -> object:
-    return {**item, "uuid": uuid} if isinstance(item, dict) else item
 
 
 def _result_key(item: object) -> str:
