@@ -92,7 +92,9 @@ def unseparated(names: Iterable[str]) -> frozenset[str]:
 
 _EXACT_ALL: Final = EXACT | {ending[1:] for ending in ENDINGS}
 #: More than one of them, which separated ends in `_ids`, `_names` or `_emails`.
-_PLURALS: Final = frozenset(f"{name}s" for name in EXACT if name.endswith(("id", "name", "email")))
+_PLURALS: Final = frozenset(
+    f"{name}s" for name in EXACT if name.endswith(("_id", "_name", "_email", "username"))
+)
 _EXACT_UNSEPARATED: Final = unseparated(_EXACT_ALL | _PLURALS)
 _SECRET_UNSEPARATED: Final = unseparated(SECRET_EXACT)
 

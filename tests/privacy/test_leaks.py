@@ -821,6 +821,12 @@ SECRETS: dict[str, tuple[dict[str, Any], str]] = {
     "a key NRAK-": ({"message": "NRAK-7GX2P0QKZ41VNB8D5MWJ3RT6YH9"}, "7GX2P0QKZ41VNB8D5MWJ3RT6YH9"),
     "a key SK of Twilio's": ({"message": f"SK{HEX_24}65f0c0ff"}, HEX_24),
     "a key of Azure's": ({"message": f"AccountKey={'Zx9Kq2Lm7Rt4Vb8Nc3Pw' * 3}=="}, "Zx9Kq2Lm7Rt4"),
+    "a key glpat- in prose": ({"message": "use glpat-LWywhfP-MW3NSVmtGbSa now"}, "LWywhfP-MW3NS"),
+    "a key GOCSPX- in prose": (
+        {"message": "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"},
+        "wTkhAfdyxd-SwR",
+    ),
+    "a fragment in prose": ({"message": f"at x.example#access_token={PASSWORD}"}, PASSWORD),
     "a card": ({"message": f"card {CARD}"}, CARD),
     "a card with spaces": ({"message": "4111 1111 1111 1111"}, CARD),
     "a card as a number": ({"theme": int(CARD)}, CARD),

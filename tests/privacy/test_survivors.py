@@ -195,6 +195,7 @@ UNDECLARED: list[tuple[str, Any]] = [
     ("curl_version", "8.5.0"),
     ("pathology", "none"),
     ("path_length", 3),
+    ("pathnames", 2),
     ("ip_version", 6),
     ("ship_status", "ready"),
     ("zip_size", 2048),
