@@ -597,7 +597,7 @@ def is_quiet(text: str) -> bool:
         and not ("J" in text and "eyJ" in text)
         and not ("_" in text and ("anon_" in text or "dckr_pat_" in text))
         and not ("-" in text and "glpat-" in text)
-        and not (digits and "sq0" in text)
+        and not ("q" in text and "sq0" in text)
     )
 
 
