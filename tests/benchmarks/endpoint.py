@@ -24,6 +24,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from datetime import datetime, timezone
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -40,6 +41,8 @@ _PROPERTIES: Final = {
     "workspace_section": "available-apps",
 }
 _numbers = itertools.count()
+#: One for each of the servers' users.
+_ANONYMOUS: Final = [f"anon_{uuid.uuid4()}" for _ in range(2_000)]
 
 
 def measure(short: bool) -> list[Table]:
@@ -143,21 +146,28 @@ _NAMES: Final = {
 }
 
 
-def _event() -> dict[str, Any]:
-    return {"event": "page viewed", "uuid": str(uuid.uuid4()), "properties": _PROPERTIES}
+def _event(user: int) -> dict[str, Any]:
+    """Return an event as a browser posts it, each under an anonymous id of its own."""
+    return {
+        "event": "page viewed",
+        "anonymousDistinctId": _ANONYMOUS[user % len(_ANONYMOUS)],
+        "uuid": str(uuid.uuid4()),
+        "timestamp": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%S}.123Z",
+        "properties": _PROPERTIES,
+    }
 
 
 def _singles(port: int, count: int) -> Iterator[bytes]:
-    made = [
-        post(port, json.dumps(_event()).encode(), next(_numbers)) for _ in range(count)
-    ]  # made before the clock runs
-    return iter(made)
+    users = itertools.islice(_numbers, count)
+    made = [post(port, json.dumps(_event(user)).encode(), user) for user in users]
+    return iter(made)  # made before the clock runs
 
 
 def _batches(port: int, count: int) -> Iterator[bytes]:
+    users = itertools.islice(_numbers, count)
     made = [
-        post(port, json.dumps({"batch": [_event() for _ in range(20)]}).encode(), next(_numbers))
-        for _ in range(count)
+        post(port, json.dumps({"batch": [_event(user) for _ in range(20)]}).encode(), user)
+        for user in users
     ]
     return iter(made)
 
