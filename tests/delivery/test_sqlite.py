@@ -1060,6 +1060,7 @@ def test_a_file_that_fails_turns_no_end_of_the_host_into_a_traceback(
     assert {stats[name] for name in Counts._fields} == {None}
     with pytest.raises(OutboxUnavailable):
         analytics.flush()
+    analytics.close(0.1)
 
 
 def test_closing_over_a_file_that_fails_raises_nothing_ends_the_threads_and_says_what_is_left(
