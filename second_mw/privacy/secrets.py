@@ -351,6 +351,7 @@ _TWELVE_DIGITS: Final = re.compile(rf"\d(?:{_BETWEEN_GROUPS}{{0,2}}\d){{11}}")
 UUID: Final = re.compile(
     r"[0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}", re.IGNORECASE
 )
+_UUID_SEPARATORS: Final = 4
 #: How far a UUID that a card overlaps can reach beyond it, and a hash: the longest has 128 digits.
 _UUID_REACH: Final = 36
 _HASH_REACH: Final = 128
@@ -439,10 +440,11 @@ def _stands_alone(text: str, card: Span) -> bool:
     )
     if around and not around.strip(_HEX):
         return False
-    near = max(0, start - _UUID_REACH)
+    near, far = max(0, start - _UUID_REACH), end + _UUID_REACH
+    if text.count("-", near, far) + text.count("_", near, far) < _UUID_SEPARATORS:
+        return True
     return not any(
-        uuid.start() < end and uuid.end() > start
-        for uuid in UUID.finditer(text, near, end + _UUID_REACH)
+        uuid.start() < end and uuid.end() > start for uuid in UUID.finditer(text, near, far)
     )
 
 
