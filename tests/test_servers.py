@@ -12,7 +12,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 
 import pytest
@@ -63,15 +63,22 @@ def flask_under_waitress(analytics: Analytics) -> Iterator[int]:
     app.add_url_rule("/", view_func=lambda: "the host's own")
     SecondAnalytics(app, analytics, user=lambda: AnalyticsUser(request.headers["X-User"]))
     server = waitress.create_server(app, host="127.0.0.1", port=0, threads=8)
-    thread = threading.Thread(target=server.run)
+
+    def run() -> None:
+        # It ends when nothing is left to wait for, or when what it waits for is closed meanwhile.
+        with suppress(OSError):
+            server.run()
+
+    thread = threading.Thread(target=run)
     thread.start()
     try:
         yield int(server.effective_port)
     finally:
+        # Those that answer first: at their end they still tell the one that waits.
+        server.task_dispatcher.shutdown()
         server.maintenance(0)
         server.close()
         server.trigger.close()
-        server.task_dispatcher.shutdown()
         thread.join()
 
 
