@@ -170,11 +170,11 @@ class Quick:
                 and hold nothing of the user.
         """
         if not isinstance(posted, dict) or len(posted) > MAX_KEYS:
-            return self._one_by_one(event, posted, user, clear)
+            return self._one_by_one(event, posted, user)
         keys = tuple(posted)
         plan = self._plans[event].get(keys)
         if plan is None:
-            found = self._one_by_one(event, posted, user, clear)
+            found = self._one_by_one(event, posted, user)
             if posted.keys() <= self._known[event].keys():
                 self._plan(event, keys)
             return found
@@ -186,7 +186,7 @@ class Quick:
             or (plan.flags is not None and not FLAGS.issuperset(map(type, plan.flags(posted))))
             or (plan.gone is not None and not _name_nothing(plan.gone(posted)))
         ):
-            return self._one_by_one(event, posted, user, clear)
+            return self._one_by_one(event, posted, user)
         kept = posted.copy()
         for key in plan.leaves_out:
             del kept[key]
@@ -198,7 +198,7 @@ class Quick:
             return kept, named
         read = self._read(event, plan, words, kept)
         if read is None:
-            return self._one_by_one(event, posted, user, clear)
+            return self._one_by_one(event, posted, user)
         said = "\n".join(read.forms)
         if self._is_doubtful(kept, said, (*numbers, *read.numbers), named, user, None):
             return None
@@ -286,7 +286,7 @@ class Quick:
         )
 
     def _one_by_one(
-        self, event: str, posted: Mapping[str, Any], user: Identity, clear: set[str]
+        self, event: str, posted: Mapping[str, Any], user: Identity
     ) -> tuple[dict[str, Any], list[str]] | None:
         known = self._known[event]
         kept: dict[str, Any] = {}
