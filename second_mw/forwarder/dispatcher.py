@@ -34,6 +34,8 @@ logger: logging.Logger = logging.getLogger("second_mw")
 _CODECS: Final[dict[str, Callable[..., Codec]]] = {"v0": V0, "v1": V1}
 #: After something unexpected in the dispatcher (a store that fails), before it looks again.
 _AFTER_A_FAULT: Final = 1.0
+#: Seconds between two batches of which the second is not full, unless a flush waits.
+_BREATH: Final = 0.1
 #: A waiting flush looks again this often, whether or not it was told of a change.
 _LOOK_AGAIN: Final = 0.25
 #: A lease outlives two whole attempts, and no restart waits long for a dead process's lease.
@@ -126,6 +128,7 @@ class Forwarder:
         self._wake_at: float = 0
         self._look = False
         self._ready_since: float | None = None
+        self._left_at = -math.inf
         self._owed = 0
         self._reported = 0
         self._fault_logged_at = -math.inf
@@ -310,8 +313,9 @@ class Forwarder:
                 return self._nap(math.inf, blocked)
             counts = self._store.counts()
             if (due_in := self._due_in(counts, enough, hurried)) > 0:
-                missing = enough - counts.ready if counts.ready else 1
-                return self._nap(heard + missing, due_in)
+                most = self._settings.max_batch_events
+                missing = (enough if counts.ready < enough else most) - counts.ready
+                return self._nap(heard + (missing if counts.ready else 1), due_in)
             if not self._lease_one(shift):
                 self._owed = 0
                 return self._nap(heard + 1, self._settings.flush_interval)
@@ -340,12 +344,15 @@ class Forwarder:
             self._ready_since = now
         waited = now - self._ready_since
         # Once due, everything that was ready at that moment leaves, in as many batches as it takes.
-        if hurried or counts.ready >= enough:
+        rest = self._left_at + _BREATH - now
+        # A busy host would else send many small ones, and each costs it some milliseconds.
+        if hurried or counts.ready >= (enough if rest <= 0 else self._settings.max_batch_events):
             self._owed = max(self._owed, counts.ready)
         if self._owed or waited >= self._settings.flush_interval:
             self._owed = self._owed or counts.ready
             return 0.0
-        return self._settings.flush_interval - waited
+        wait = self._settings.flush_interval - waited
+        return min(wait, rest) if rest > 0 and counts.ready >= enough else wait
 
     def _lease_one(self, shift: Shift) -> bool:
         """Lease one batch and hand it to a sender; return whether there was one."""
@@ -363,7 +370,7 @@ class Forwarder:
         if not entries:
             return False
         self._owed = max(0, self._owed - len(entries))
-        self._ready_since = self._clock()
+        self._ready_since = self._left_at = self._clock()
         self._hand_over(shift, Job(entries, probe))
         return True
 

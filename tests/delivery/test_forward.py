@@ -123,8 +123,12 @@ def test_a_forwarder_that_is_off_sends_nothing_and_says_why(
 
 
 def test_several_at_once_deliver_each_event_once(url: str, store: Store, sink: Sink) -> None:
-    store.put(payloads(3000))
     several = [forwarding("--outbox", url) for _ in range(3)]
+    for process in several:
+        # Its first line: it looks at the outbox, and listens for signals.
+        assert process.stderr is not None
+        assert "forwarded 0" in process.stderr.readline()
+    store.put(payloads(3000))
     sink.wait_for(lambda: len(sink.delivered) >= 3000, timeout=60)
     for process in several:
         process.send_signal(signal.SIGTERM)

@@ -112,6 +112,29 @@ def test_what_comes_while_a_batch_flies_leaves_together_when_it_has_landed(
     assert [len(request.batch) for request in sink.requests] == [10, 20]
 
 
+def test_a_batch_that_is_not_full_waits_a_breath_behind_the_one_before(
+    lay: Lay, sink: Sink, clock: Clock
+) -> None:
+    line = lay(clock=clock, flush_at=10, max_batch_events=30)
+
+    def all_landed(count: int) -> bool:
+        return len(sink.delivered) == count and line.forwarder.stats()["in_flight"] == 0
+
+    line.put(payloads(10))
+    _until(lambda: all_landed(10))
+    for start in (10, 20, 30):
+        line.put(payloads(10, start=start))
+        # The dispatcher has looked, and waits for more than it has heard of.
+        _until(lambda: line.forwarder._wake_at > line.forwarder._heard)
+    # The third of these fills a batch, which waits for nothing.
+    _until(lambda: all_landed(40))
+    line.put(payloads(10, start=40))
+    clock.now += dispatcher._BREATH
+    line.forwarder.notify()
+    _until(lambda: all_landed(50))
+    assert [len(request.batch) for request in sink.requests] == [10, 30, 10]
+
+
 def test_but_a_whole_batch_does_not_wait_for_the_one_that_flies(lay: Lay, sink: Sink) -> None:
     together = threading.Barrier(2)
 
