@@ -17,7 +17,8 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from second_mw.body import decoded, inflated
+from second_mw.body import Batch, Item, decoded, inflated
+from second_mw.body import posted as posted_in
 from second_mw.errors import (
     REFUSALS,
     ClientDisconnected,
@@ -308,11 +309,15 @@ class Endpoint:
         if not self._settings.enabled:
             return _NOTHING_TO_SAY
         yield from self._count("events", self._pipeline.user_key(user.id))
-        body = self._json(request, (yield self._need_event), self._settings.max_body)
-        if not isinstance(body, dict):
-            raise Refused("invalid_payload")
-        if "batch" in body and "event" not in body:
-            return (yield from self._batch(request, user, body["batch"]))
+        raw = self._raw(request, (yield self._need_event), self._settings.max_body)
+        body = posted_in(raw)
+        if type(body) is not Item:
+            if isinstance(body, Batch):
+                return (yield from self._batch(request, user, body.batch))
+            if not isinstance(body, dict):
+                raise Refused("invalid_payload")
+            if "batch" in body and "event" not in body:
+                return (yield from self._batch(request, user, body["batch"]))
         posted = self._posted(body, user)
         where, _ = yield from self._standing(request, user)
         if not where.shares:
@@ -351,10 +356,13 @@ class Endpoint:
         return Answer(200, headers, _encode({"results": results}))
 
     def _json(self, request: Request, body: bytes, limit: int) -> Any:
+        return decoded(self._raw(request, body, limit))
+
+    def _raw(self, request: Request, body: bytes, limit: int) -> bytes:
         encoding = request.header("content-encoding")
         if encoding is not None and encoding.strip().lower() in _GZIP:
-            body = inflated(body, limit)
-        return decoded(body)
+            return inflated(body, limit)
+        return body
 
     def _posted(self, item: object, user: AnalyticsUser, key: str | None = None) -> Posted:
         """Return one event of a body, checked in the order of spec §4.
@@ -362,18 +370,17 @@ class Endpoint:
         Args:
             key: under which an event of a batch is answered: its own uuid, or one in its place.
         """
-        if not isinstance(item, dict):
-            raise Refused("invalid_payload")
-        event, properties, uuid = item.get("event"), item.get("properties"), item.get("uuid")
-        if not isinstance(event, str) or not (properties is None or isinstance(properties, dict)):
-            raise Refused("invalid_payload")
+        more: Mapping[str, Any] = {}
+        if type(item) is not Item:
+            item, more = _item_of(item)
+        event, properties, uuid = item.event, item.properties, item.uuid
         if key is not None:
             uuid = key
         elif uuid is not None and not (isinstance(uuid, str) and _UUID.fullmatch(uuid)):
             raise Refused("invalid_payload")
         if event not in self._events:
             raise Refused("invalid_event")
-        subject = item.get("subject")
+        subject = item.subject
         if subject is not None and subject != self._subject(user):
             raise Refused("other_user")
         properties = properties or {}
@@ -382,9 +389,9 @@ class Endpoint:
             event,
             properties,
             uuid.lower() if uuid is not None else None,
-            item.get("timestamp"),
-            item.get("anonymousDistinctId"),
-            own_word(item, telling),
+            item.timestamp,
+            item.anonymousDistinctId,
+            own_word(more, telling),
             workspace_named(telling, user),
         )
 
@@ -654,9 +661,26 @@ def _error_body(code: Code) -> bytes:
     return _encode({"error": code, "message": REFUSALS[code].message})
 
 
+def _item_of(item: object) -> tuple[Item, dict[str, Any]]:
+    """Return an event that has other keys, too, and all that it has.
+
+    Raises:
+        Refused: `invalid_payload`.
+    """
+    if not isinstance(item, dict):
+        raise Refused("invalid_payload")
+    event, properties = item.get("event"), item.get("properties")
+    if not isinstance(event, str) or not (properties is None or isinstance(properties, dict)):
+        raise Refused("invalid_payload")
+    rest = (item.get(name) for name in ("uuid", "timestamp", "anonymousDistinctId", "subject"))
+    return Item(event, properties, *rest), item
+
+
 def _result_key(item: object) -> str:
     """Return the uuid under which an event of a batch is answered: its own, or a new one."""
-    uuid = item.get("uuid") if isinstance(item, dict) else None
+    uuid = item.uuid if type(item) is Item else None
+    if isinstance(item, dict):
+        uuid = item.get("uuid")
     return uuid if isinstance(uuid, str) and _UUID.fullmatch(uuid) else str(uuids.uuid4())
 
 

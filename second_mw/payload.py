@@ -98,17 +98,18 @@ def _second(since_epoch: int) -> str:
     return datetime.fromtimestamp(since_epoch, timezone.utc).isoformat()[:19]
 
 
-def joined(first: bytes, second: bytes) -> bytes:
+def joined(first: bytes, tail: bytes) -> bytes:
     """Join two encoded JSON objects into one without decoding either.
 
-    >>> joined(b'{"a":1}', b'{"b":2}')
+    >>> joined(b'{"a":1}', tail_of(b'{"b":2}'))
     b'{"a":1,"b":2}'
     """
-    if first == b"{}":
-        return second
-    if second == b"{}":
-        return first
-    return first[:-1] + b"," + second[1:]
+    return first[:-1] + tail if first != b"{}" else b"{" + tail.lstrip(b",")
+
+
+def tail_of(second: bytes) -> bytes:
+    """Return how an encoded JSON object goes on behind another, to be kept for many joints."""
+    return b"," + second[1:] if second != b"{}" else b"}"
 
 
 _REQUIRED = ("event", "distinct_id")

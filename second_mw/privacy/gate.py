@@ -35,6 +35,8 @@ _encode = msgspec.json.Encoder().encode
 #: administrator of thousands of workspaces costs little more than anybody else.
 _MANY: Final = 48
 _FEW: Final = 24
+#: So much of a name is looked for before the whole of it.
+_BEGINNING: Final = 4
 #: What so many characters of a needle occur in is looked at closer.
 _ENOUGH: Final = 12
 
@@ -90,10 +92,9 @@ class Wanted:
 
     def __init__(self, needles: Iterable[Needle]) -> None:
         self.needles: tuple[Needle, ...] = tuple(dict.fromkeys(needles))
-        bare = [needle.text.replace("-", "") for needle in self.needles]
-        bare = [text for text in bare if len(text) >= _UUID_LENGTH]
+        ids = {id for needle in self.needles for id in _as_ids(needle.text)}
         #: As a uuid and as what a browser calls itself.
-        self._bare = frozenset((*bare, *(f"anon_{text}" for text in bare)))
+        self._ids = frozenset((*ids, *(f"anon_{id}" for id in ids)))
         #: Those that are looked for one by one.
         self._few = self.needles
         #: Of many, the long ones without a quotation mark by their first characters.
@@ -114,10 +115,8 @@ class Wanted:
         self._signs = _signs([needle.spelled for needle in self._few])
 
     def is_id(self, uuid: str, distinct_id: str) -> bool:
-        """Whether the payload's uuid or distinct_id is one of the needles, hyphens left out."""
-        return bool(self._bare) and not self._bare.isdisjoint(
-            (uuid.replace("-", ""), distinct_id.replace("-", ""))
-        )
+        """Whether the payload's uuid or distinct_id is one of the needles."""
+        return uuid in self._ids or distinct_id in self._ids
 
     def occurring_in(self, text: str) -> list[Needle]:
         """Return the needles that occur in a folded text, wherever they stand."""
@@ -242,6 +241,10 @@ class Gate:
         is_ascii = text.isascii()
         for raw in named:
             if raw.isascii():
+                beginning = raw[:_BEGINNING].lower()
+                if beginning not in text and beginning.isalnum():
+                    # Nearly every name ends here.
+                    continue
                 name = raw.lower().strip()
             elif is_ascii and not _fold(raw.strip()[:1]).isascii():
                 # Its first character alone is not there.
@@ -276,6 +279,16 @@ def _spelled(text: str) -> str:
         # An unpaired surrogate has no place in JSON, nor in what leaves.
         return _encode(text.encode("utf-8", "replace").decode()).decode()[1:-1]
     return text
+
+
+def _as_ids(text: str) -> Iterator[str]:
+    """Yield how a text can be all of an id that leaves: as it is, or with hyphens as a UUID has."""
+    bare = text.replace("-", "")
+    if len(bare) >= _UUID_LENGTH:
+        yield text
+        yield bare
+    if len(bare) == _UUID_LENGTH:
+        yield f"{bare[:8]}-{bare[8:12]}-{bare[12:16]}-{bare[16:20]}-{bare[20:]}"
 
 
 def _needle(text: str, stands: Stands) -> Iterator[Needle]:

@@ -110,9 +110,9 @@ def own_word(event: Mapping[str, Any], properties: Mapping[str, Any]) -> Word:
     ('identified', 'anonymized', 'neutral')
     """
     word: Word = "neutral"
+    if _NO_WORD.issuperset(event) and _NO_WORD.issuperset(properties):
+        return word
     for level in (event, properties):
-        if _NO_WORD.issuperset(level):
-            continue
         for key, value in level.items():
             if isinstance(key, str) and names.asks_for_anonymity(key):
                 if value is not False:

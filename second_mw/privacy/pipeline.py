@@ -13,14 +13,13 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
-from functools import lru_cache
 from threading import Lock
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from second_mw.errors import Refused, traced
-from second_mw.payload import Payload, joined, rfc3339, utc_now
+from second_mw.payload import Payload, joined, rfc3339, tail_of, utc_now
 from second_mw.privacy import routes, shapes, urls
 from second_mw.privacy.anonymize import Anonymizer, Rulebook
 from second_mw.privacy.catalogue import Catalogue
@@ -61,9 +60,14 @@ _PREPARED_USERS: Final = 2048
 _ANONYMOUS_ID: Final = re.compile(
     r"anon_[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 )
-#: How our own timestamps and a browser's `toISOString` go on behind the date.
-_CANONICAL_TIME: Final = re.compile(r"T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{3}Z", re.ASCII)
-_DATE_LENGTH: Final = 10
+#: How our own timestamps and a browser's `toISOString` begin, up to the second, and end.
+_SECOND: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.", re.ASCII)
+_MILLISECONDS: Final = frozenset(f"{number:03}Z" for number in range(1000))
+_SECOND_LENGTH: Final = 20
+#: How many seconds are remembered: events come in the order of their times, as good as.
+_SECONDS: Final = 256
+#: Second → from when to when, since the epoch, all times in it are believed.
+_believed_when: dict[str, tuple[float, float]] = {}
 #: A text that stands in a uuid by chance is shorter than this.
 _SHORTEST_IN_UUID: Final = 8
 _HEX: Final = "0123456789abcdef"
@@ -85,7 +89,7 @@ def _plain(value: object) -> str:
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
-class Posted(msgspec.Struct, frozen=True):
+class Posted(msgspec.Struct, frozen=True, gc=False):
     """One event as it was posted, or as server code handed it over.
 
     Args:
@@ -107,7 +111,7 @@ class Posted(msgspec.Struct, frozen=True):
     workspace_id: str | None = None
 
 
-class Finished(msgspec.Struct, frozen=True):
+class Finished(msgspec.Struct, frozen=True, gc=False):
     """What became of one posted event.
 
     Args:
@@ -131,7 +135,7 @@ class Said(NamedTuple):
     Args:
         hashes: of the `$set` of a `$identify`.
         identify: the properties of a `$identify`, encoded.
-        event: what every event carries, encoded.
+        event: what every event carries, encoded as it goes on behind the event's own.
     """
 
     hashes: dict[str, int]
@@ -147,6 +151,7 @@ class Known(NamedTuple):
         identity: what the scan looks for.
         wanted: what the gate looks for.
         in_uuids: what no uuid may hold, hyphens left out; by their first characters if many.
+        uuid_signs: how those begin, each once, of which one occurs wherever one of them does.
         anonymous_ids: what browsers of this user gave as theirs and holds no identity: they keep
             one for long.
         clear: what the quick way has found to hold nothing of the user.
@@ -158,6 +163,7 @@ class Known(NamedTuple):
     identity: Identity
     wanted: Wanted
     in_uuids: Pieces | tuple[str, ...]
+    uuid_signs: tuple[str, ...]
     anonymous_ids: set[str]
     clear: set[str]
     key: str
@@ -194,8 +200,8 @@ class Pipeline:
         self._quick = Quick(self._rules) if settings.precision == "exact" else None
         self._gate = Gate(catalogue, templates.names if templates is not None else frozenset())
         self.added: dict[str, Any] = added_properties(settings)
-        self._added_anonymized = _encode(
-            {"anonymized": True, "analytics_consent_version": 1, **self.added}
+        self._added_anonymized = tail_of(
+            _encode({"anonymized": True, "analytics_consent_version": 1, **self.added})
         )
         self._identified = Identified()
         self._remembered = Remembered()
@@ -241,11 +247,13 @@ class Pipeline:
 
     def _prepared(self, user: AnalyticsUser) -> Known:
         identity = identity_of(user, self._rules.words)
+        in_uuids = _in_uuids(user, identity)
         return Known(
             user,
             identity,
             self._gate.wanted(user),
-            _in_uuids(user, identity),
+            in_uuids,
+            _signs_of(in_uuids),
             set(),
             set(),
             self._keyed(user.id),
@@ -289,9 +297,10 @@ class Pipeline:
 
     def identify(self, user: AnalyticsUser, workspace_id: str | None) -> Finished:
         """Return a `$identify` for a user in identified mode, or nothing if none is due."""
-        workspace = self._workspace(user, workspace_id)
+        workspace = self._workspace(user) if workspace_id is None else workspace_id
         known = self._known_of(user)
-        return self._identify(known, self._said(known, workspace), utc_now())
+        said = known.said.get(workspace) or self._said(known, workspace)
+        return self._identify(known, said, utc_now()) or _NOTHING
 
     def after_fork(self) -> None:
         """Take new locks in a forked child."""
@@ -367,7 +376,7 @@ class Pipeline:
         if isinstance(anonymous, str):
             if anonymous in known.anonymous_ids:
                 return self._uuid(uuid, known), anonymous
-            anonymous = anonymous_id(anonymous, known.in_uuids)
+            anonymous = anonymous_id(anonymous, known)
             if anonymous is not None:
                 if len(known.anonymous_ids) >= _ANONYMOUS_IDS:
                     known.anonymous_ids.clear()
@@ -378,7 +387,7 @@ class Pipeline:
     def _uuid(self, posted: str | None, known: Known) -> str:
         if posted is None:
             return random_uuid()
-        if stands_in(known.in_uuids, posted.replace("-", "")):
+        if _is_in_uuid(known, posted):
             # The same on a retry, so that the event is stored once all the same.
             return self._derived("uuid", posted)
         return posted
@@ -401,8 +410,13 @@ class Pipeline:
     def _identified_event(self, posted: Posted, known: Known, lines: list[Line] | None) -> Finished:
         user = known.user
         timestamp = believed(posted.timestamp)
-        workspace = self._workspace(user, posted.workspace_id)
-        kept = self._walk(posted.event, lines).properties(posted.properties)
+        workspace = posted.workspace_id
+        if workspace is None:
+            workspace = self._workspace(user)
+        walk = self._walks.get(posted.event) if lines is None else None
+        if walk is None:
+            walk = self._walk(posted.event, lines)
+        kept = walk.properties(posted.properties)
         uuid = posted.uuid or random_uuid()
         page = {
             name: urls.clean_url(value)
@@ -416,50 +430,44 @@ class Pipeline:
                 return _NOTHING
             properties = hooked
         if page:
-            properties = joined(properties, _encode(page))
-        said = self._said(known, workspace)
+            properties = joined(properties, tail_of(_encode(page)))
+        said = known.said.get(workspace) or self._said(known, workspace)
         final = Payload(posted.event, uuid, user.id, timestamp, joined(properties, said.event))
         receipt = _receipt(final, "identified", lines)
         due = self._identify(known, said, timestamp)
-        if due is _NOTHING:
+        if due is None:
             return Finished([final], receipt, None)
         return Finished([*due.payloads, final], receipt, due.taken)
 
     def _walk(self, event: str, lines: list[Line] | None) -> Walk:
         """Return a walk; one without a receipt keeps nothing of an event and does for all."""
-        walk = self._walks.get(event) if lines is None else None
-        if walk is None:
-            walk = Walk(self.catalogue.events[event], self._templates, lines, self._remembered)
-            if lines is None:
-                self._walks[event] = walk
+        walk = Walk(self.catalogue.events[event], self._templates, lines, self._remembered)
+        if lines is None:
+            self._walks[event] = walk
         return walk
 
     def _said(self, known: Known, workspace: str | None) -> Said:
         user, said = known.user, known.said
-        found = said.get(workspace)
-        if found is None:
-            person = person_properties(user, workspace)
-            found = Said(
-                hashes_of(person),
-                _encode({"$set": person, **self._added_identified}),
-                _encode({**claims(user, workspace), **self._added_identified}),
-            )
-            if len(said) < _WORKSPACES:
-                said[workspace] = found
+        person = person_properties(user, workspace)
+        found = Said(
+            hashes_of(person),
+            _encode({"$set": person, **self._added_identified}),
+            tail_of(_encode({**claims(user, workspace), **self._added_identified})),
+        )
+        if len(said) < _WORKSPACES:
+            said[workspace] = found
         return found
 
-    def _workspace(self, user: AnalyticsUser, named: str | None) -> str | None:
-        """Return the event's workspace, or the user's only one, or none (spec §9)."""
-        if named is not None:
-            return named
+    def _workspace(self, user: AnalyticsUser) -> str | None:
+        """Return the user's only workspace, none without or with several (spec §9)."""
         workspaces = user.workspaces
         return next(iter(workspaces)) if workspaces and len(workspaces) == 1 else None
 
-    def _identify(self, known: Known, said: Said, timestamp: str) -> Finished:
+    def _identify(self, known: Known, said: Said, timestamp: str) -> Finished | None:
         key, hashes = known.key, said.hashes
         clock = time.monotonic()
         if not self._identified.is_due(key, hashes, clock):
-            return _NOTHING
+            return None
         payload = Payload("$identify", random_uuid(), known.user.id, timestamp, said.identify)
         return Finished([payload], None, lambda: self._identified.told(key, hashes, clock))
 
@@ -520,12 +528,27 @@ def _warn_of_shapes(settings: Settings) -> None:
             )
 
 
-def anonymous_id(posted: str, in_uuids: Pieces | tuple[str, ...]) -> str | None:
+def anonymous_id(posted: str, known: Known) -> str | None:
     """Return the browser's anonymous id if it is one and free of identity, else None (spec §8)."""
     lowered = posted.lower()
-    if _ANONYMOUS_ID.fullmatch(lowered) is None or stands_in(in_uuids, lowered.replace("-", "")):
+    if _ANONYMOUS_ID.fullmatch(lowered) is None or _is_in_uuid(known, lowered):
         return None
     return lowered
+
+
+def _is_in_uuid(known: Known, uuid: str) -> bool:
+    bare = uuid.replace("-", "")
+    for sign in known.uuid_signs:
+        if sign in bare:
+            return stands_in(known.in_uuids, bare)
+    return False
+
+
+def _signs_of(in_uuids: Pieces | tuple[str, ...]) -> tuple[str, ...]:
+    """Return the beginnings of these texts: a user's ids were often made together."""
+    if isinstance(in_uuids, Pieces):
+        return ("",)
+    return tuple(dict.fromkeys(text[:_SHORTEST_IN_UUID] for text in in_uuids))
 
 
 def _in_uuids(user: AnalyticsUser, identity: Identity) -> Pieces | tuple[str, ...]:
@@ -572,22 +595,32 @@ def _now() -> datetime:
 
 def believed(posted: object) -> str:
     """Return an event's own time as it leaves, or the server's if it isn't believed (spec §4)."""
-    if isinstance(posted, str) and _CANONICAL_TIME.fullmatch(posted, _DATE_LENGTH):
-        # What a browser's `toISOString` writes stays as it is, and is in order as texts are: a
-        # sixth of the cost below.
-        days, earliest, latest = _bounds(int(time.time()))
-        if posted[:_DATE_LENGTH] in days and earliest <= posted <= latest:
+    if posted is None:
+        return utc_now()
+    if isinstance(posted, str) and posted[_SECOND_LENGTH:] in _MILLISECONDS:
+        # What a browser's `toISOString` writes stays as it is, and all of one second are believed
+        # as long: a tenth of the cost below.
+        second = posted[:_SECOND_LENGTH]
+        when = _believed_when.get(second) or _when(second)
+        if when is not None and when[0] <= time.time() <= when[1]:
             return posted
-    return utc_now() if posted is None else _believed(posted)
+    return _believed(posted)
 
 
-@lru_cache(maxsize=4)
-def _bounds(second: int) -> tuple[frozenset[str], str, str]:
-    """Return on which days and between which times an event's own is believed in this second."""
-    now = datetime.fromtimestamp(second, timezone.utc)
-    earliest, latest = now - MAX_BEHIND, now + MAX_AHEAD
-    days = (latest.date() - timedelta(days=back) for back in range(MAX_BEHIND.days + 2))
-    return frozenset(map(str, days)), rfc3339(earliest), rfc3339(latest)
+def _when(second: str) -> tuple[float, float] | None:
+    """Return from when to when, since the epoch, times in this second are believed for certain."""
+    if not _SECOND.fullmatch(second):
+        return None
+    try:
+        began = msgspec.convert(f"{second}000Z", datetime)
+        earliest = began + timedelta(seconds=1) - MAX_AHEAD
+        when = earliest.timestamp(), (began + MAX_BEHIND).timestamp()
+    except (msgspec.ValidationError, OverflowError):
+        return None
+    if len(_believed_when) >= _SECONDS:
+        _believed_when.clear()
+    _believed_when[second] = when
+    return when
 
 
 def _believed(posted: object) -> str:

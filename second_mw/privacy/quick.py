@@ -14,7 +14,6 @@ that passed for somebody. Tables are bounded, and emptied when full.
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
@@ -96,15 +95,14 @@ class Plan(NamedTuple):
     a third of the cost of one after the other.
 
     Args:
-        number: tells it from every other plan.
         leaves_out: the keys that go.
         numbers, flags, gone, idents, words: take the values under keys that mean so; None without
             any.
         rules: of the words, each with its key, its vocabulary and the labels that it knows.
         forms: compact forms of the keys that the catalogue doesn't declare.
+        together: the words that left together as they were → their compact forms.
     """
 
-    number: int
     leaves_out: tuple[str, ...]
     numbers: Taker | None
     flags: Taker | None
@@ -113,6 +111,7 @@ class Plan(NamedTuple):
     words: Taker | None
     rules: tuple[tuple[str, frozenset[str], dict[str, str], Rule], ...]
     forms: tuple[str, ...]
+    together: dict[tuple[str, ...], str]
 
 
 class Read(NamedTuple):
@@ -156,9 +155,8 @@ class Quick:
         #: The same of keys beyond the bound that name nothing.
         self._surplus: dict[str, set[int]] = {event: set() for event in self._known}
         self._plans: dict[str, dict[tuple[str, ...], Plan]] = {event: {} for event in self._known}
-        self._numbers = itertools.count()
-        #: The words of a plan that left together as they were → their compact forms.
-        self._together: dict[tuple[int, tuple[str, ...]], str] = {}
+        #: How many words are remembered to have been together.
+        self._together = 0
 
     def properties(
         self, event: str, posted: Mapping[str, Any], user: Identity, clear: set[str]
@@ -178,7 +176,14 @@ class Quick:
             if posted.keys() <= self._known[event].keys():
                 self._plan(event, keys)
             return found
-        named = _named(plan.idents(posted)) if plan.idents is not None else []
+        named: list[str] | None = []
+        if plan.idents is not None:
+            values = plan.idents(posted)
+            # One question for all of them, which nearly always are texts.
+            if _TEXT.issuperset(map(type, values)):
+                named = [text for text in values if len(text) >= 4]
+            else:
+                named = _named(values)
         numbers = plan.numbers(posted) if plan.numbers is not None else ()
         if (
             named is None
@@ -206,9 +211,7 @@ class Quick:
             _keep(read.new)
         elif read.left_as_they_were:
             # Each had been seen; next time they are seen together.
-            if len(self._together) >= _REMEMBERED:
-                self._together.clear()
-            self._together[plan.number, words] = said
+            self._keep_together(plan, words, said)
         return kept, named
 
     def _read(
@@ -250,10 +253,19 @@ class Quick:
                 numbers.append(value)
         return Read(forms, new, numbers, left_as_they_were)
 
+    def _keep_together(self, plan: Plan, words: tuple[Any, ...], said: str) -> None:
+        if self._together >= _REMEMBERED:
+            self._together = 0
+            for plans in tuple(self._plans.values()):
+                for other in tuple(plans.values()):
+                    other.together.clear()
+        self._together += 1
+        plan.together[words] = said
+
     def _said_before(self, plan: Plan, words: tuple[Any, ...]) -> str | None:
         """Return the compact forms of words that left as they are, None if they never did."""
         try:
-            said = self._together.get((plan.number, words))
+            said = plan.together.get(words)
         except TypeError:
             # A list or an object where a word is declared.
             return None
@@ -274,7 +286,6 @@ class Quick:
 
         words = {key: rule for key, rule in rules.items() if rule.means in _WORDS}
         plans[keys] = Plan(
-            next(self._numbers),
             tuple(key for key, rule in rules.items() if rule.means in ("gone", "ident")),
             taker("number"),
             taker("flag"),
@@ -283,6 +294,7 @@ class Quick:
             taker_of(list(words)),
             tuple((key, rule.vocabulary, rule.passed, rule) for key, rule in words.items()),
             tuple(rule.compact for rule in rules.values() if rule.compact),
+            {},
         )
 
     def _one_by_one(

@@ -152,6 +152,8 @@ _ANY_KEY: Final = Key("", ":key")
 
 Way = Literal["as it is", "route", "gone", "secret"]
 
+#: So many values are looked at one by one sooner than together.
+_FEW: Final = 4
 NUMBERS: Final = frozenset({int, float})
 FLAGS: Final = frozenset({bool, type(None)})
 _LABELS: Final = frozenset({"label", "model"})
@@ -189,14 +191,22 @@ def taker_of(keys: list[str]) -> Taker | None:
 
 
 def are_small(values: tuple[Any, ...]) -> bool:
-    """Whether these are numbers that nobody would take for a card's.
+    """Whether these are numbers that nobody would take for a card's, nor many of them together.
 
     The bound is one that Python compares fastest with; what is beyond is looked at one by one.
     """
+    if len(values) <= _FEW:
+        for value in values:
+            if (type(value) is not int and type(value) is not float) or not (
+                -0x3FFFFFFF <= value <= 0x3FFFFFFF
+            ):
+                return False
+        return True
     if not NUMBERS.issuperset(map(type, values)):
         return False
-    # A NaN is neither smaller nor greater than anything, but makes the sum one.
-    return min(values) >= -0x3FFFFFFF and max(values) <= 0x3FFFFFFF and math.isfinite(sum(values))
+    # A NaN makes the sum one, and is not smaller than anything.
+    total: float = sum(map(abs, values))
+    return total <= 0x3FFFFFFF
 
 
 class Remembered:
@@ -224,23 +234,9 @@ class Remembered:
             }
         return ways
 
-    def plan(self, event: Event, posted: Mapping[str, Any]) -> Plan | None:
-        """Return what becomes of an event with such keys, None if one of them is not known."""
-        if not isinstance(posted, dict) or len(posted) > MAX_KEYS:
-            return None
-        keys = tuple(posted)
-        plans = self._plans.get(event.name)
-        if plans is None:
-            plans = self._plans[event.name] = {}
-        plan = plans.get(keys)
-        if plan is None:
-            ways = self.ways(event)
-            if not posted.keys() <= ways.keys():
-                return None
-            if len(plans) >= PLANS:
-                plans.clear()
-            plan = plans[keys] = _plan(event, {key: ways[key] for key in keys}, posted)
-        return plan
+    def plans(self, event: Event) -> dict[tuple[str, ...], Plan]:
+        """Return what becomes of this event by the keys that it had, as far as is known."""
+        return self._plans.setdefault(event.name, {})
 
     def keep(self, table: set[str], text: str) -> None:
         """Remember a short text that passed, in one of these tables."""
@@ -301,6 +297,8 @@ class Walk:
     ) -> None:
         self._event = event
         self._remembered = remembered or Remembered()
+        self._ways = self._remembered.ways(event)
+        self._plans = self._remembered.plans(event)
         self.templates = templates
         self._lines = lines
 
@@ -330,18 +328,21 @@ class Walk:
         looked up and not judged, and all texts are asked at once whether there is anything to clean
         in them.
         """
-        remembered = self._remembered
-        ways, labels = remembered.ways(self._event), remembered.labels
+        remembered, ways = self._remembered, self._ways
+        labels = remembered.labels
         kept: dict[str, Any] = {}
         long: list[str] = []
         to_do: Iterable[str] = posted
-        plan = remembered.plan(self._event, posted)
+        plan = None
+        if type(posted) is dict and len(posted) <= MAX_KEYS:
+            keys = tuple(posted)
+            plan = self._plans.get(keys) or self._plan(keys, posted)
         if (
             plan is not None
             and (plan.numbers is None or are_small(plan.numbers(posted)))
             and (plan.flags is None or FLAGS.issuperset(map(type, plan.flags(posted))))
         ):
-            to_do, kept = plan.named, dict(posted)
+            to_do, kept = plan.named, {**posted}
             if plan.labels is not None and _are_among(labels, plan.labels(posted)):
                 to_do = plan.others
             for name in plan.leaves_out:
@@ -394,6 +395,16 @@ class Walk:
             for name in long:
                 kept[name] = self.text(kept[name], _ANY_KEY).value
         return kept
+
+    def _plan(self, keys: tuple[str, ...], posted: Mapping[str, Any]) -> Plan | None:
+        """Return what becomes of an event with such keys, None if one of them is not known."""
+        ways, plans = self._ways, self._plans
+        if not posted.keys() <= ways.keys():
+            return None
+        if len(plans) >= PLANS:
+            plans.clear()
+        plan = plans[keys] = _plan(self._event, {key: ways[key] for key in keys}, posted)
+        return plan
 
     def _cleaned(self, text: str) -> str:
         """Return a short text, or an item of a list, as it leaves; one that passes is kept."""

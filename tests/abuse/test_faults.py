@@ -132,7 +132,8 @@ TABLE = [
     # The endpoint's own rooms
     Row("endpoint._origins.check", [(ONE, 422), (GET, 422), (PUT, 422), (TELL, 422)]),
     Row("endpoint._origins.cors_headers", [(ONE, 422), (GET, 422)]),
-    Row("second_mw.endpoint.decoded", [(ONE, 422), (PUT, 422), (TELL, 422)]),
+    Row("second_mw.endpoint.posted_in", [(ONE, 422), (BATCH, 422)]),
+    Row("second_mw.endpoint.decoded", [(PUT, 422), (TELL, 422)]),
     Row("second_mw.endpoint.standing", [(ONE, 422), (GET, 422)]),
     Row("second_mw.endpoint.workspace_named", [(ONE, 422), (TELL, 422)]),
     Row("second_mw.endpoint.own_word", [(ONE, 422)]),

@@ -20,7 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from second_mw import AnalyticsUser, Catalogue, Event
-from second_mw.body import decoded
+from second_mw.body import posted as posted_in
 from second_mw.endpoint import Endpoint
 from second_mw.privacy.mode import Mode
 from second_mw.privacy.pipeline import Pipeline
@@ -185,7 +185,7 @@ class Core:
         posted, finish = self._endpoint._posted, self.pipeline.finish
         began = time.process_time()
         for body in bodies:
-            finished = finish(posted(decoded(body), who), who, mode)
+            finished = finish(posted(posted_in(body), who), who, mode)
             if finished.taken is not None:
                 # As once the outbox has it; else each event would bring a `$identify` with it.
                 finished.taken()

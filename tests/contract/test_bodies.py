@@ -6,9 +6,18 @@ import asyncio
 import io
 from typing import Any
 
+import msgspec
 import pytest
 from asgiref.testing import ApplicationCommunicator
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from second_mw import Catalogue, Refused
+from second_mw.body import Batch, Item, decoded, posted
+from second_mw.endpoint import Endpoint
+from second_mw.privacy.pipeline import Pipeline
+from second_mw.settings import Settings
+from second_mw.tally import Tally
 from tests.hosts import ADA
 
 CAPTURE = "/api/analytics/capture"
@@ -145,3 +154,68 @@ def test_a_client_that_goes_away_gets_no_answer_and_takes_nothing(make) -> None:
     gone = post_asgi(analytics, part(EVENT[:5], more=True), {"type": "http.disconnect"})
     assert gone is None
     assert analytics.stats()["accepted"] == 0
+
+
+# What msgspec checks while it decodes, and what is checked afterwards
+
+UUID = "0f8b7a4e-3c1d-4e2f-9a6b-5c4d3e2f1a0b"
+ANON = f"anon_{UUID}"
+_settings = Settings.load({"token": "phc_test"})
+ENDPOINT = Endpoint(_settings, Pipeline(_settings, Catalogue.default(), b"a key"), Tally(), {})
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=4) | st.just(UUID),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=4,
+)
+fields: dict[str, st.SearchStrategy[Any]] = {
+    "event": st.sampled_from(["page viewed", "no such event"]) | anything,
+    "properties": st.fixed_dictionaries(
+        {}, optional={"surface": st.just("app"), "anonymized": anything, "workspace_id": anything}
+    )
+    | anything,
+    "uuid": st.sampled_from([UUID, UUID.upper()]) | anything,
+    "timestamp": anything,
+    "anonymousDistinctId": st.just(ANON) | anything,
+    "subject": anything,
+    "anonymized": anything,
+    "more": anything,
+}
+
+
+def outcome(item: Any, key: str | None) -> Any:
+    try:
+        return ENDPOINT._posted(item, ADA, key)
+    except Refused as refused:
+        return refused.code
+
+
+@given(st.fixed_dictionaries({}, optional=fields), st.sampled_from([None, UUID]))
+@example(
+    {"event": "page viewed", "uuid": UUID, "anonymousDistinctId": ANON, "properties": {}}, None
+)
+def test_a_body_is_taken_alike_whoever_checks_it(item: dict[str, Any], key: str | None) -> None:
+    body = msgspec.json.encode(item)
+    assert outcome(posted(body), key) == outcome(decoded(body), key)
+    batch = posted(b'{"batch":[' + body + b"]}")
+    items = batch.batch if isinstance(batch, Batch) else batch["batch"]
+    assert outcome(items[0], key) == outcome(decoded(body), key)
+
+
+def test_what_browsers_post_is_checked_while_it_is_decoded() -> None:
+    item = {"event": "page viewed", "properties": {"surface": "app"}, "uuid": UUID}
+    body = msgspec.json.encode({**item, "timestamp": None, "anonymousDistinctId": ANON})
+    assert posted(body) == Item("page viewed", {"surface": "app"}, UUID, None, ANON)
+    assert isinstance(posted(b'{"batch":[' + body + b"]}"), Batch)
+    assert posted(msgspec.json.encode({**item, "anonymized": True})) == {**item, "anonymized": True}
+
+
+@pytest.mark.parametrize("depth", [62, 63])
+def test_a_body_may_nest_64_deep_and_no_deeper(depth: int) -> None:
+    body = b'{"event":"page viewed","properties":{"a":' + b"[" * depth + b"]" * depth + b"}}"
+    for given_body in (body, b'{"more":1,' + body[1:]):
+        if depth == 62:
+            assert posted(given_body)
+        else:
+            with pytest.raises(Refused, match="invalid_payload"):
+                posted(given_body)

@@ -13,6 +13,7 @@ import pytest
 from second_mw import AnalyticsUser, Refused
 from second_mw.payload import rfc3339
 from second_mw.privacy import identify as identify_module
+from second_mw.privacy import pipeline as pipelines
 from second_mw.version import VERSION
 from tests.privacy.cores import ADA, core, finish, payload_of
 
@@ -201,6 +202,34 @@ def test_a_timestamp_is_believed_within_bounds(ahead: timedelta, kept: bool) -> 
     at = now() + ahead
     payload = payload_of({}, timestamp=at.isoformat())
     assert (payload.timestamp == rfc3339(at)) is kept
+    for _ in range(2):
+        # As a browser writes it; the second's bounds are remembered.
+        payload = payload_of({}, timestamp=rfc3339(at))
+        assert (payload.timestamp == rfc3339(at)) is kept
+
+
+def test_a_remembered_second_is_believed_no_longer_than_72_hours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at = rfc3339(now())
+    assert payload_of({}, timestamp=at).timestamp == at
+    later = now() + timedelta(hours=73)
+    monkeypatch.setattr(pipelines, "_now", lambda: later)
+    monkeypatch.setattr(pipelines.time, "time", later.timestamp)
+    assert payload_of({}, timestamp=at).timestamp == rfc3339(later)
+    earlier = now() - timedelta(hours=1)
+    monkeypatch.setattr(pipelines, "_now", lambda: earlier)
+    monkeypatch.setattr(pipelines.time, "time", earlier.timestamp)
+    assert payload_of({}, timestamp=at).timestamp == rfc3339(earlier)
+
+
+def test_no_more_than_some_seconds_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipelines, "_SECONDS", 5)
+    monkeypatch.setattr(pipelines, "_believed_when", {})
+    for back in range(40):
+        at = rfc3339(now() - timedelta(seconds=back))
+        assert payload_of({}, timestamp=at).timestamp == at
+    assert 0 < len(pipelines._believed_when) <= 5
 
 
 def test_a_timestamp_leaves_as_utc_with_milliseconds() -> None:
@@ -214,7 +243,22 @@ def test_a_timestamp_leaves_as_utc_with_milliseconds() -> None:
 
 @pytest.mark.parametrize(
     "given",
-    [None, 5, "", "yesterday", "2026-11-24T04:03:00", "9999-12-31T23:59:59-23:59", [], {}],
+    [
+        None,
+        5,
+        "",
+        "yesterday",
+        "2026-11-24T04:03:00",
+        "9999-12-31T23:59:59-23:59",
+        [],
+        {},
+        "2026-13-24T04:03:00.123Z",
+        "0001-01-01T00:00:00.000Z",
+        "9999-12-31T23:59:59.999Z",
+        "ada@example.com, ada.123Z",
+        "٢٠٢٦-11-24T04:03:00.123Z",
+        "2026-11-24T04:03:00.12\u0663Z",
+    ],
 )
 def test_an_unreadable_timestamp_is_the_servers_time(given: Any) -> None:
     before = rfc3339(now())

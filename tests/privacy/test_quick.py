@@ -227,6 +227,11 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             posted = {f"key{one}{two}x": f"word-{one}{two}", f"{one}{two}_id": 1}
             finish(posted, pipeline=pipeline)
             finish({**posted, "route_shape": f"/{one}{two}"}, pipeline=pipeline, mode="identified")
+    for number in range(200):
+        # Seen once each, and then together.
+        words = {"surface": f"word-{number % 9}", "app_section": f"part-{number % 25}"}
+        for _ in range(3):
+            finish(words, pipeline=pipeline)
     ways = pipeline._quick
     assert ways is not None
     assert all(len(table) <= 41 for table in ways._passed.values())
@@ -237,7 +242,8 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(len(known) <= 41 for known in pipeline._remembered._ways.values())
     assert all(len(plans) <= 40 for plans in pipeline._remembered._plans.values())
     assert len(pipeline._remembered.labels) <= 40
-    assert len(ways._together) <= 40
+    together = [plan.together for plans in ways._plans.values() for plan in plans.values()]
+    assert 0 < sum(map(len, together)) <= 40
     assert all(len(told) <= 40 for told in pipeline._telling.values())
     assert len(pipeline._remembered.shapes) <= 40
 
