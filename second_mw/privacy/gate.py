@@ -93,8 +93,8 @@ class Wanted:
     def __init__(self, needles: Iterable[Needle]) -> None:
         self.needles: tuple[Needle, ...] = tuple(dict.fromkeys(needles))
         ids = {id for needle in self.needles for id in _as_ids(needle.text)}
-        #: As a uuid and as what a browser calls itself.
-        self._ids = frozenset((*ids, *(f"anon_{id}" for id in ids)))
+        #: The needles that a uuid or a distinct_id may be.
+        self.ids = frozenset((*ids, *(f"anon_{id}" for id in ids)))
         #: Those that are looked for one by one.
         self._few = self.needles
         #: Of many, the long ones without a quotation mark by their first characters.
@@ -113,10 +113,6 @@ class Wanted:
                 same = self._many.setdefault(spelled[: self._beginning], {})
                 same.setdefault(len(spelled), {}).setdefault(spelled, []).append(needle)
         self._signs = _signs([needle.spelled for needle in self._few])
-
-    def is_id(self, uuid: str, distinct_id: str) -> bool:
-        """Whether the payload's uuid or distinct_id is one of the needles."""
-        return uuid in self._ids or distinct_id in self._ids
 
     def occurring_in(self, text: str) -> list[Needle]:
         """Return the needles that occur in a folded text, wherever they stand."""
@@ -199,7 +195,7 @@ class Gate:
         named: Iterable[str],
     ) -> bool:
         """Whether these may not leave: see `holds`."""
-        if wanted.is_id(uuid, distinct_id):
+        if uuid in wanted.ids or distinct_id in wanted.ids:
             return True
         text = properties.decode()
         text = text.lower() if text.isascii() else _fold(text)

@@ -110,7 +110,7 @@ def own_word(event: Mapping[str, Any], properties: Mapping[str, Any]) -> Word:
     ('identified', 'anonymized', 'neutral')
     """
     word: Word = "neutral"
-    if _NO_WORD.issuperset(event) and _NO_WORD.issuperset(properties):
+    if (not event or _NO_WORD.issuperset(event)) and _NO_WORD.issuperset(properties):
         return word
     for level in (event, properties):
         for key, value in level.items():

@@ -73,7 +73,8 @@ _SHORTEST_IN_UUID: Final = 8
 _HEX: Final = "0123456789abcdef"
 
 #: The keys of an event that may tell its mode or workspace are nearly always these, or none.
-_USUALLY_TELLING: Final = ((), ("workspace_id",))
+_ONLY_WORKSPACE: Final = ("workspace_id",)
+_USUALLY_TELLING: Final = ((), _ONLY_WORKSPACE)
 
 #: Posted property → PostHog's own name for it in identified mode (spec §9).
 _PAGE = (("page_url", "$current_url"), ("pathname", "$pathname"), ("referrer", "$referrer"))
@@ -275,7 +276,10 @@ class Pipeline:
                 if len(told) >= PLANS:
                     told.clear()
                 told[keys] = telling
-        return {key: properties[key] for key in telling}
+        # A comprehension costs CPython 3.10 as much as the rest.
+        if telling == _ONLY_WORKSPACE:
+            return {"workspace_id": properties["workspace_id"]}
+        return {key: properties[key] for key in telling} if telling else {}
 
     def finish(self, posted: Posted, user: AnalyticsUser, mode: Mode) -> Finished:
         """Return the payloads of an event of the catalogue.
@@ -354,7 +358,8 @@ class Pipeline:
             joined(properties, self._added_anonymized),
             {"process_person_profile": False},
         )
-        return Finished([final], _receipt(final, "anonymized", lines), None)
+        receipt = None if lines is None else _receipt(final, "anonymized", lines)
+        return Finished([final], receipt, None)
 
     def _anonymized_properties(
         self, posted: Posted, known: Known, lines: list[Line] | None
@@ -373,24 +378,21 @@ class Pipeline:
     def _ids(self, posted: Posted, known: Known) -> tuple[str, str | None]:
         """Return uuid and anonymous id as they leave: as posted, unless they hold identity."""
         uuid, anonymous = posted.uuid, posted.anonymous_id
-        if isinstance(anonymous, str):
-            if anonymous in known.anonymous_ids:
-                return self._uuid(uuid, known), anonymous
-            anonymous = anonymous_id(anonymous, known)
-            if anonymous is not None:
-                if len(known.anonymous_ids) >= _ANONYMOUS_IDS:
-                    known.anonymous_ids.clear()
-                known.anonymous_ids.add(anonymous)
-            return self._uuid(uuid, known), anonymous
-        return self._uuid(uuid, known), None
-
-    def _uuid(self, posted: str | None, known: Known) -> str:
-        if posted is None:
-            return random_uuid()
-        if _is_in_uuid(known, posted):
+        if uuid is None:
+            uuid = random_uuid()
+        elif _is_in_uuid(known, uuid):
             # The same on a retry, so that the event is stored once all the same.
-            return self._derived("uuid", posted)
-        return posted
+            uuid = self._derived("uuid", uuid)
+        if not isinstance(anonymous, str):
+            return uuid, None
+        if anonymous in known.anonymous_ids:
+            return uuid, anonymous
+        anonymous = anonymous_id(anonymous, known)
+        if anonymous is not None:
+            if len(known.anonymous_ids) >= _ANONYMOUS_IDS:
+                known.anonymous_ids.clear()
+            known.anonymous_ids.add(anonymous)
+        return uuid, anonymous
 
     def _derived(self, purpose: str, uuid: str) -> str:
         """Return a version 4 UUID that only this server can derive from a posted one."""
@@ -418,11 +420,10 @@ class Pipeline:
             walk = self._walk(posted.event, lines)
         kept = walk.properties(posted.properties)
         uuid = posted.uuid or random_uuid()
-        page = {
-            name: urls.clean_url(value)
-            for key, name in _PAGE
-            if (value := kept.get(key)) and isinstance(value, str)
-        }
+        page: dict[str, str] = {}
+        for key, name in _PAGE:
+            if key in kept and (value := kept[key]) and isinstance(value, str):
+                page[name] = urls.clean_url(value)
         properties = _encode(kept)
         if self._on_event is not None:
             hooked = self._hooked(Payload(posted.event, uuid, user.id, timestamp, properties))
@@ -433,7 +434,7 @@ class Pipeline:
             properties = joined(properties, tail_of(_encode(page)))
         said = known.said.get(workspace) or self._said(known, workspace)
         final = Payload(posted.event, uuid, user.id, timestamp, joined(properties, said.event))
-        receipt = _receipt(final, "identified", lines)
+        receipt = None if lines is None else _receipt(final, "identified", lines)
         due = self._identify(known, said, timestamp)
         if due is None:
             return Finished([final], receipt, None)
@@ -640,7 +641,5 @@ def _believed(posted: object) -> str:
     return rfc3339(moment if is_near else now)
 
 
-def _receipt(payload: Payload, mode: Mode, lines: list[Line] | None) -> Receipt | None:
-    if lines is None:
-        return None
+def _receipt(payload: Payload, mode: Mode, lines: list[Line]) -> Receipt:
     return Receipt(payload.uuid, payload.distinct_id, payload.event, mode, tuple(lines))

@@ -50,6 +50,8 @@ _CLEAR: Final = 32
 #: So much of a name is looked for before its compact form is made.
 _BEGINNING: Final = 4
 _DIGITS: Final = re.compile(r"\d+")
+#: A shorter text names nobody.
+_NAMED: Final = 4
 #: What no card number reaches.
 _SMALL: Final = 10**11
 
@@ -180,8 +182,8 @@ class Quick:
         if plan.idents is not None:
             values = plan.idents(posted)
             # One question for all of them, which nearly always are texts.
-            if _TEXT.issuperset(map(type, values)):
-                named = [text for text in values if len(text) >= 4]
+            if _TEXT.issuperset(map(type, values)) and min(map(len, values)) >= _NAMED:
+                named = list(values)
             else:
                 named = _named(values)
         numbers = plan.numbers(posted) if plan.numbers is not None else ()
@@ -196,8 +198,13 @@ class Quick:
         for key in plan.leaves_out:
             del kept[key]
         words = plan.words(posted) if plan.words is not None else ()
-        said = self._said_before(plan, words)
-        if said is not None:
+        try:
+            said = plan.together.get(words)
+        except TypeError:
+            # A list or an object where a word is declared.
+            said = None
+        # A text of another class equals one that passed, and may be encoded otherwise.
+        if said is not None and _TEXT.issuperset(map(type, words)):
             if (said or numbers) and self._is_doubtful(kept, said, numbers, named, user, clear):
                 return None
             return kept, named
@@ -261,16 +268,6 @@ class Quick:
                     other.together.clear()
         self._together += 1
         plan.together[words] = said
-
-    def _said_before(self, plan: Plan, words: tuple[Any, ...]) -> str | None:
-        """Return the compact forms of words that left as they are, None if they never did."""
-        try:
-            said = plan.together.get(words)
-        except TypeError:
-            # A list or an object where a word is declared.
-            return None
-        # A text of another class equals one that passed, and may be encoded otherwise.
-        return said if said is not None and _TEXT.issuperset(map(type, words)) else None
 
     def _plan(self, event: str, keys: tuple[str, ...]) -> None:
         """Remember what these keys mean together, if each is declared or known to leave."""
@@ -515,14 +512,14 @@ def _keep(passed: list[tuple[dict[str, str], str, str]]) -> None:
 
 
 def _named(values: Iterable[Any]) -> list[str] | None:
-    """Return the texts of 4 or more characters among Ident values, None if one is within more."""
+    """Return the texts long enough to name somebody among Ident values, None if one is deeper."""
     named: list[str] = []
     for value in values:
         if value.__class__ is str:
-            if len(value) >= 4:
+            if len(value) >= _NAMED:
                 named.append(value)
         elif _are_texts(value):
-            named += [text for text in value if len(text) >= 4]
+            named += [text for text in value if len(text) >= _NAMED]
         elif value.__class__ not in _SCALARS:
             return None
     return named

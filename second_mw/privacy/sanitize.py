@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final, Literal, NamedTuple
 
@@ -381,6 +381,8 @@ class Walk:
                 or ((cls is int or cls is float) and -_SMALL < value < _SMALL)
             ):
                 kept[name] = value
+            elif cls is list and len(value) <= MAX_ITEMS and _are_among(labels, value):
+                kept[name] = value
             elif cls is list and len(value) <= MAX_ITEMS and _are_texts(value):
                 kept[name] = [item if item in labels else self._cleaned(item) for item in value]
             elif not is_bounded(value):
@@ -617,7 +619,7 @@ _LONGEST_ID: Final = 37
 _TEXT: Final = frozenset({str})
 
 
-def _are_among(labels: set[str], values: tuple[Any, ...]) -> bool:
+def _are_among(labels: set[str], values: Sequence[Any]) -> bool:
     """Whether all values are among these labels: one question for all of them."""
     try:
         return labels.issuperset(values)
