@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from threading import Lock
 from typing import Any, Final, NamedTuple
 
@@ -24,7 +25,13 @@ from second_mw.privacy import routes, shapes, urls
 from second_mw.privacy.anonymize import Anonymizer, Rulebook
 from second_mw.privacy.catalogue import Catalogue
 from second_mw.privacy.gate import Gate, Wanted
-from second_mw.privacy.identify import Identified, claims, hashes_of, person_properties
+from second_mw.privacy.identify import (
+    REPEAT_AFTER,
+    Identified,
+    claims,
+    hashes_of,
+    person_properties,
+)
 from second_mw.privacy.identity import (
     Identity,
     Pieces,
@@ -144,6 +151,9 @@ class Said(NamedTuple):
     event: bytes
 
 
+_NEVER: Final[tuple[Said | None, float]] = (None, 0.0)
+
+
 class Known(NamedTuple):
     """What is prepared once for a user.
 
@@ -158,6 +168,7 @@ class Known(NamedTuple):
         clear: what the quick way has found to hold nothing of the user.
         key: what stands for the user in stored keys.
         said: workspace → what identified mode says of the user there.
+        told: what was said last of the user, and until when it need not be said again.
     """
 
     user: AnalyticsUser
@@ -169,6 +180,7 @@ class Known(NamedTuple):
     clear: set[str]
     key: str
     said: dict[str | None, Said]
+    told: list[tuple[Said | None, float]]
     can_be_identified: bool
 
 
@@ -259,6 +271,7 @@ class Pipeline:
             set(),
             self._keyed(user.id),
             {},
+            [_NEVER],
             user.can_be_identified,
         )
 
@@ -313,6 +326,9 @@ class Pipeline:
 
     def forget(self, user_id: str) -> None:
         """Forget that PostHog was told about a user."""
+        with self._lock:
+            self._known.pop(user_id, None)
+            self._earlier.pop(user_id, None)
         self._identified.forget(self.user_key(user_id))
 
     # Anonymized
@@ -465,12 +481,19 @@ class Pipeline:
         return next(iter(workspaces)) if workspaces and len(workspaces) == 1 else None
 
     def _identify(self, known: Known, said: Said, timestamp: str) -> Finished | None:
-        key, hashes = known.key, said.hashes
         clock = time.monotonic()
-        if not self._identified.is_due(key, hashes, clock):
+        last, until = known.told[0]
+        if last is said and clock < until:
+            # The very same was said not long ago, nearly always.
+            return None
+        if not self._identified.is_due(known.key, said.hashes, clock):
             return None
         payload = Payload("$identify", random_uuid(), known.user.id, timestamp, said.identify)
-        return Finished([payload], None, lambda: self._identified.told(key, hashes, clock))
+        return Finished([payload], None, partial(self._was_told, known, said, clock))
+
+    def _was_told(self, known: Known, said: Said, clock: float) -> None:
+        self._identified.told(known.key, said.hashes, clock)
+        known.told[0] = said, clock + REPEAT_AFTER
 
     # The host's hook
 

@@ -24,12 +24,12 @@ from second_mw.privacy.anonymize import Rulebook, is_version, judged_text
 from second_mw.privacy.catalogue import Kind
 from second_mw.privacy.identity import Identity, compact, folded
 from second_mw.privacy.sanitize import (
-    FLAGS,
     MAX_KEYS,
     NUMBERS,
     PLANS,
     Key,
     Taker,
+    are_flags,
     are_small,
     clean_text,
     cut_key,
@@ -190,7 +190,7 @@ class Quick:
         if (
             named is None
             or (numbers and not are_small(numbers))
-            or (plan.flags is not None and not FLAGS.issuperset(map(type, plan.flags(posted))))
+            or (plan.flags is not None and not are_flags(plan.flags(posted)))
             or (plan.gone is not None and not _name_nothing(plan.gone(posted)))
         ):
             return self._one_by_one(event, posted, user)

@@ -155,7 +155,6 @@ Way = Literal["as it is", "route", "gone", "secret"]
 #: So many values are looked at one by one sooner than together.
 _FEW: Final = 4
 NUMBERS: Final = frozenset({int, float})
-FLAGS: Final = frozenset({bool, type(None)})
 _LABELS: Final = frozenset({"label", "model"})
 #: Plans remembered for each event, by the keys that it had: a product posts a few sets of keys.
 PLANS: Final = 64
@@ -207,6 +206,14 @@ def are_small(values: tuple[Any, ...]) -> bool:
     # A NaN makes the sum one, and is not smaller than anything.
     total: float = sum(map(abs, values))
     return total <= 0x3FFFFFFF
+
+
+def are_flags(values: tuple[Any, ...]) -> bool:
+    """Whether these are flags, known or not."""
+    for value in values:
+        if value is not True and value is not False and value is not None:
+            return False
+    return True
 
 
 class Remembered:
@@ -297,6 +304,7 @@ class Walk:
     ) -> None:
         self._event = event
         self._remembered = remembered or Remembered()
+        self._is_quick = lines is None and event.max_text >= _LONG
         self._ways = self._remembered.ways(event)
         self._plans = self._remembered.plans(event)
         self.templates = templates
@@ -304,7 +312,7 @@ class Walk:
 
     def properties(self, posted: Mapping[str, Any]) -> dict[str, Any]:
         """Return the properties as they leave."""
-        if self._lines is None and self._event.max_text >= _LONG:
+        if self._is_quick:
             quick = self._quickly(posted)
             if quick is not None:
                 return quick
@@ -340,7 +348,7 @@ class Walk:
         if (
             plan is not None
             and (plan.numbers is None or are_small(plan.numbers(posted)))
-            and (plan.flags is None or FLAGS.issuperset(map(type, plan.flags(posted))))
+            and (plan.flags is None or are_flags(plan.flags(posted)))
         ):
             to_do, kept = plan.named, {**posted}
             if plan.labels is not None and _are_among(labels, plan.labels(posted)):
@@ -379,9 +387,7 @@ class Walk:
                 value is None
                 or cls is bool
                 or ((cls is int or cls is float) and -_SMALL < value < _SMALL)
-            ):
-                kept[name] = value
-            elif cls is list and len(value) <= MAX_ITEMS and _are_among(labels, value):
+            ) or (cls is list and len(value) <= MAX_ITEMS and _are_among(labels, value)):
                 kept[name] = value
             elif cls is list and len(value) <= MAX_ITEMS and _are_texts(value):
                 kept[name] = [item if item in labels else self._cleaned(item) for item in value]

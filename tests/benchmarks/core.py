@@ -2,8 +2,9 @@
 
 Measured is what the endpoint does with a body once it has it: decoding, the checks of one event,
 both modes' rules, the gate, and the bytes that enter the outbox. `warm` posts one body over and
-over; `usual` a body each time with ids, numbers and texts of its own, and one of a product's few
-dozen labels and models; `new` one whose labels, too, were never seen before. Times are of the
+over; `usual` a body each time with ids, numbers and texts of its own, one of a product's few dozen
+labels and models, and the anonymous id that one of the user's browsers keeps; `new` one whose
+labels, too, were never seen before, from a new browser. Times are of the
 process, not of the wall, so that a busy machine disturbs them less.
 """
 
@@ -69,11 +70,14 @@ class Bodies:
     def __init__(self, labels: int | None = None) -> None:
         self._random = random.Random(7)
         self._known: dict[str, list[str]] | None = None
+        #: Anonymous ids that browsers keep, none if each event comes from a new one.
+        self._browsers: list[str] = []
         if labels is not None:
             self._known = {
                 kind: [make() for _ in range(labels)]
                 for kind, make in (("label", self.label), ("model", self.model))
             }
+            self._browsers = [self._anonymous_id() for _ in range(3)]
         self.makers: dict[str, Callable[[], dict[str, Any]]] = {
             "page viewed": self._page,
             "build completed": self._build,
@@ -85,11 +89,16 @@ class Bodies:
         posted = {
             "event": event,
             "properties": {**self.makers[event](), **more},
-            "anonymousDistinctId": f"anon_{self._uuid()}",
+            "anonymousDistinctId": (
+                self._random.choice(self._browsers) if self._browsers else self._anonymous_id()
+            ),
             "uuid": self._uuid(),
             "timestamp": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%S}.123Z",
         }
         return _encode(posted)
+
+    def _anonymous_id(self) -> str:
+        return f"anon_{self._uuid()}"
 
     def _uuid(self) -> str:
         return str(uuids.UUID(int=self._random.getrandbits(128), version=4))

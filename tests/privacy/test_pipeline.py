@@ -327,6 +327,14 @@ def test_a_user_is_identified_again_when_anything_changed(changed: dict[str, Any
     assert not told(pipeline, replace(IDENTIFIED, **changed))
 
 
+def test_a_user_is_identified_again_with_each_change_of_workspace() -> None:
+    pipeline = core()
+    user = replace(IDENTIFIED, workspaces={"w_1": "admin", "w_2": "member"})
+    visits = ["w_1", "w_1", "w_2", "w_2", "w_1", "w_1"]
+    due = [told(pipeline, user, workspace_id=workspace) for workspace in visits]
+    assert due == [True, False, True, False, True, False]
+
+
 def test_a_user_is_identified_again_after_thirty_minutes(monkeypatch) -> None:
     pipeline = core()
     clock = [1000.0]
