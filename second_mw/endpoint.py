@@ -384,7 +384,8 @@ class Endpoint:
         if subject is not None and subject != self._subject(user):
             raise Refused("other_user")
         properties = properties or {}
-        telling = self._pipeline.telling(event, properties)
+        keys = tuple(properties)
+        telling = self._pipeline.telling(event, properties, keys)
         return Posted(
             event,
             properties,
@@ -393,6 +394,7 @@ class Endpoint:
             item.anonymousDistinctId,
             own_word(more, telling),
             workspace_named(telling, user),
+            keys,
         )
 
     def _finished(self, posted: Posted, user: AnalyticsUser, where: Standing) -> Finished:

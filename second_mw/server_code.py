@@ -189,7 +189,7 @@ class ServerCode:
         if one.event not in pipeline.catalogue:
             raise Refused("invalid_event")
         properties = one.properties or {}
-        telling = pipeline.telling(one.event, properties)
+        telling = pipeline.telling(one.event, properties, tuple(properties))
         posted = Posted(
             one.event,
             properties,

@@ -189,7 +189,7 @@ class Anonymizer(Walk):
         #: What the event's own Ident properties named, once `properties` has run.
         self.named: list[str] = []
 
-    def properties(self, posted: Mapping[str, Any]) -> dict[str, Any]:
+    def properties(self, posted: Mapping[str, Any], keys: tuple[str, ...] = ()) -> dict[str, Any]:
         """Return the properties as they leave."""
         posted = self._bounded(posted)
         self.named = self._named_in(posted)

@@ -108,6 +108,7 @@ class Posted(msgspec.Struct, frozen=True, gc=False):
         anonymous_id: what the browser gave as its anonymous id, valid or not.
         word: what the event says of its own mode.
         workspace_id: the user's workspace that the event names, None if it names none.
+        keys: those of its properties, empty if nobody has listed them yet.
     """
 
     event: str
@@ -117,6 +118,7 @@ class Posted(msgspec.Struct, frozen=True, gc=False):
     anonymous_id: object = None
     word: Word = "neutral"
     workspace_id: str | None = None
+    keys: tuple[str, ...] = ()
 
 
 class Finished(msgspec.Struct, frozen=True, gc=False):
@@ -275,9 +277,14 @@ class Pipeline:
             user.can_be_identified,
         )
 
-    def telling(self, event: str, properties: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the properties that may tell an event's mode or workspace: nearly always one."""
-        keys = tuple(properties)
+    def telling(
+        self, event: str, properties: Mapping[str, Any], keys: tuple[str, ...]
+    ) -> dict[str, Any]:
+        """Return the properties that may tell an event's mode or workspace: nearly always one.
+
+        Args:
+            keys: of the properties.
+        """
         told = self._telling[event]
         telling = told.get(keys)
         if telling is None:
@@ -383,7 +390,7 @@ class Pipeline:
         """Return the properties as they leave, and what the event's Ident values named."""
         if lines is None and self._quick is not None:
             quick = self._quick.properties(
-                posted.event, posted.properties, known.identity, known.clear
+                posted.event, posted.properties, known.identity, known.clear, posted.keys
             )
             if quick is not None:
                 return quick
@@ -434,20 +441,16 @@ class Pipeline:
         walk = self._walks.get(posted.event) if lines is None else None
         if walk is None:
             walk = self._walk(posted.event, lines)
-        kept = walk.properties(posted.properties)
+        kept = walk.properties(posted.properties, posted.keys)
         uuid = posted.uuid or random_uuid()
-        page: dict[str, str] = {}
-        for key, name in _PAGE:
-            if key in kept and (value := kept[key]) and isinstance(value, str):
-                page[name] = urls.clean_url(value)
         properties = _encode(kept)
         if self._on_event is not None:
             hooked = self._hooked(Payload(posted.event, uuid, user.id, timestamp, properties))
             if hooked is None:
                 return _NOTHING
             properties = hooked
-        if page:
-            properties = joined(properties, tail_of(_encode(page)))
+        if "page_url" in kept or "pathname" in kept or "referrer" in kept:
+            properties = joined(properties, tail_of(_encode(_page_of(kept))))
         said = known.said.get(workspace) or self._said(known, workspace)
         final = Payload(posted.event, uuid, user.id, timestamp, joined(properties, said.event))
         receipt = None if lines is None else _receipt(final, "identified", lines)
@@ -550,6 +553,15 @@ def _warn_of_shapes(settings: Settings) -> None:
             logger.warning(
                 "second_mw sends %s with every event, and its value looks like %s", name, shape
             )
+
+
+def _page_of(kept: Mapping[str, Any]) -> dict[str, str]:
+    """Return the page of an identified event under PostHog's own names (spec §9)."""
+    return {
+        name: urls.clean_url(value)
+        for key, name in _PAGE
+        if (value := kept.get(key)) and isinstance(value, str)
+    }
 
 
 def anonymous_id(posted: str, known: Known) -> str | None:

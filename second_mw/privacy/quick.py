@@ -161,17 +161,23 @@ class Quick:
         self._together = 0
 
     def properties(
-        self, event: str, posted: Mapping[str, Any], user: Identity, clear: set[str]
+        self,
+        event: str,
+        posted: Mapping[str, Any],
+        user: Identity,
+        clear: set[str],
+        keys: tuple[str, ...] = (),
     ) -> tuple[dict[str, Any], list[str]] | None:
         """Return the properties as they leave and what Ident values named, None if in doubt.
 
         Args:
             clear: for this user's next events; compact forms that were together in an event before
                 and hold nothing of the user.
+            keys: those that were posted, empty if nobody has listed them yet.
         """
         if not isinstance(posted, dict) or len(posted) > MAX_KEYS:
             return self._one_by_one(event, posted, user)
-        keys = tuple(posted)
+        keys = keys or tuple(posted)
         plan = self._plans[event].get(keys)
         if plan is None:
             found = self._one_by_one(event, posted, user)

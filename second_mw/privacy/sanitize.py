@@ -310,10 +310,14 @@ class Walk:
         self.templates = templates
         self._lines = lines
 
-    def properties(self, posted: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the properties as they leave."""
+    def properties(self, posted: Mapping[str, Any], keys: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Return the properties as they leave.
+
+        Args:
+            keys: those that were posted, empty if nobody has listed them yet.
+        """
         if self._is_quick:
-            quick = self._quickly(posted)
+            quick = self._quickly(posted, keys)
             if quick is not None:
                 return quick
         return self._object(self._bounded(posted), 1, "")
@@ -329,7 +333,7 @@ class Walk:
                 self._note(shown, "dropped", "too_many_items")
         return kept
 
-    def _quickly(self, posted: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _quickly(self, posted: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any] | None:
         """Return the properties as they leave, None if a key is not clean as it was posted.
 
         The same as `_object` at the top level without a receipt. What it saves: declared keys are
@@ -343,7 +347,7 @@ class Walk:
         to_do: Iterable[str] = posted
         plan = None
         if type(posted) is dict and len(posted) <= MAX_KEYS:
-            keys = tuple(posted)
+            keys = keys or tuple(posted)
             plan = self._plans.get(keys) or self._plan(keys, posted)
         if (
             plan is not None

@@ -587,10 +587,12 @@ def is_quiet(text: str) -> bool:
         return False
     raw = text.encode()
     classes = raw.translate(_CLASSES)
+    # `in` asks bytes first whether the other is a number, which costs more than to find it.
+    find = classes.find
     return (
-        b"!" not in classes
-        and b"/" not in classes
-        and _LONG_RUN not in classes.replace(b"0", b"a")
+        find(b"!") < 0
+        and find(b"/") < 0
+        and classes.replace(b"0", b"a").find(_LONG_RUN) < 0
         and _has_small_figures(raw, classes)
         and not ("=" in text and ("?" in text or "#" in text))
         # A character is found in a tenth of the time of a word.
@@ -609,8 +611,9 @@ def _has_small_figures(raw: bytes, classes: bytes) -> bool:
     """
     digits, in_a_row, end = 0, 0, 0
     begins_an_iban = False
-    while (place := classes.find(b"0", end)) >= 0:
-        if classes.find(b"a", end, place) >= 0:
+    find = classes.find
+    while (place := find(b"0", end)) >= 0:
+        if find(b"a", end, place) >= 0:
             # What a card is written in has no letter in it.
             in_a_row = 0
         end = raw.find(b" ", place)
@@ -623,7 +626,7 @@ def _has_small_figures(raw: bytes, classes: bytes) -> bool:
             # Unless there is a line's end in that word, or a letter.
             return _are_small(raw, classes, _places(classes))
         if not begins_an_iban:
-            begins_an_iban = b"aa00" in classes[max(0, place - 2) : end]
+            begins_an_iban = find(b"aa00", max(0, place - 2), end) >= 0
     return digits < _CARD_DIGITS or not begins_an_iban
 
 
@@ -643,8 +646,8 @@ def _are_small(raw: bytes, classes: bytes, digits: list[int]) -> bool:
         figures = raw.translate(None, _NEITHER_DIGIT_NOR_SPACE).split()
         return (
             max(map(len, figures)) < 4
-            and b"aa00" not in classes
-            and _CARD_RUN not in classes.translate(None, b" ")
+            and classes.find(b"aa00") < 0
+            and classes.translate(None, b" ").find(_CARD_RUN) < 0
         )
     find, look = raw.find, classes.find
     for first, fourth in zip(digits, digits[3:], strict=False):
@@ -655,7 +658,7 @@ def _are_small(raw: bytes, classes: bytes, digits: list[int]) -> bool:
         # What a card is written in has no letter in it.
         if look(b"a", first, twelfth) < 0:
             return False
-    return len(digits) < _CARD_DIGITS or b"aa00" not in classes
+    return len(digits) < _CARD_DIGITS or look(b"aa00") < 0
 
 
 def first_secret(text: str) -> SecretKind | None:
