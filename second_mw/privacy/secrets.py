@@ -622,8 +622,8 @@ def _has_small_figures(raw: bytes, classes: bytes) -> bool:
         figure = classes.count(b"0", place, end)
         digits += figure
         in_a_row += figure
-        if figure >= 4 or in_a_row >= _CARD_DIGITS:
-            # Unless there is a line's end in that word, or a letter.
+        if figure >= 4 or in_a_row >= _CARD_DIGITS or digits > _FEW_DIGITS:
+            # There may be a line's end in that word, or a letter; or it is no prose.
             return _are_small(raw, classes, _places(classes))
         if not begins_an_iban:
             begins_an_iban = find(b"aa00", max(0, place - 2), end) >= 0

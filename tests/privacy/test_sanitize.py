@@ -8,7 +8,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from second_mw.privacy import secrets
 from second_mw.privacy.secrets import is_quiet, redact_secrets
 from tests.privacy.cores import ADA, core, finish, left_of
 
@@ -227,6 +230,24 @@ def test_long_prose_is_quiet_only_without_a_secret(secret: str, is_gone: str | N
         # Where the quick question is answered yes, the careful way has nothing to clean, either.
         assert left == text or not is_quiet(text)
         assert not is_quiet(text) or redact_secrets(text) == (text, ())
+
+
+figures = st.lists(
+    st.text("0123456789", max_size=4) | st.text("ab12", max_size=6) | st.sampled_from(" \n.-,("),
+    max_size=30,
+)
+
+
+@given(figures, st.sampled_from([" ", "", "\n", "-"]))
+@example(["12", "34", "56", "78", "90", "12"], " ")
+@example(["12", "34", "56", "a", "78", "90", "12"], " ")
+@example(["ab12", *["x1"] * 10], " ")
+@example(["x", *["1 b"] * 50], " ")
+def test_figures_are_as_small_as_their_digits_one_by_one(words: list[str], between: str) -> None:
+    raw = between.join(words).encode()
+    classes = raw.translate(secrets._CLASSES)
+    digit_by_digit = secrets._are_small(raw, classes, secrets._places(classes))
+    assert secrets._has_small_figures(raw, classes) == digit_by_digit
 
 
 def test_a_route_is_normalised_in_identified_mode_too() -> None:
