@@ -281,10 +281,10 @@ def _as_ids(text: str) -> Iterator[str]:
     """Yield how a text can be all of an id that leaves: as it is, or with hyphens as a UUID has."""
     bare = text.replace("-", "")
     if len(bare) >= _UUID_LENGTH:
+        head, id = bare[:-_UUID_LENGTH], bare[-_UUID_LENGTH:]
         yield text
         yield bare
-    if len(bare) == _UUID_LENGTH:
-        yield f"{bare[:8]}-{bare[8:12]}-{bare[12:16]}-{bare[16:20]}-{bare[20:]}"
+        yield f"{head}{id[:8]}-{id[8:12]}-{id[12:16]}-{id[16:20]}-{id[20:]}"
 
 
 def _needle(text: str, stands: Stands) -> Iterator[Needle]:

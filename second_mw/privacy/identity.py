@@ -54,14 +54,31 @@ _SPELLED: Final = {
     "æ": "ae",
     "œ": "oe",
     "ħ": "h",
+    "ə": "e",
+    "ɛ": "e",
+    "ɔ": "o",
+    "ŋ": "n",
+    "ŧ": "t",
+    "ɓ": "b",
+    "ɗ": "d",
+    "ƙ": "k",
+    # Apostrophes that are letters: Oʼbrien, Kaʻahumanu.
+    **dict.fromkeys("ʹʻʼʽʾʿˈꞌ", "'"),
 }
 _SPELLED_SO: Final = re.compile(f"[{''.join(_SPELLED)}]")
+#: An acute accent of its own, which is no letter and which NFKC makes white space of.
+_ACUTE: Final = "´"
 #: Letters that two stand for: Müller is Mueller, and Muller.
 _UMLAUTS: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe"})
 #: A shorter id is compared as words where its own separators are left out.
 _LONG_ID: Final = 8
+#: Numbers are compared with ids of this many digits or more.
+_LONG_NUMBER: Final = 5
+#: From here on Python writes a whole number that is a float with an exponent: 1e+16.
+_EXPONENTS: Final = 1e16
 #: What stands before an account's own id: `auth0|…`, `did:plc:…`, `usr_…`.
-_ISSUED_BY: Final = re.compile(r".*[|/:]|[a-z]{2,12}_")
+#: Behind a hyphen only a number is one: `user-4815162342`.
+_ISSUED_BY: Final = re.compile(r".*[|/:]|[a-z]{2,12}(?:_|-(?=\d+\Z))")
 #: A name of more parts than this is a sentence.
 _MOST_PARTS: Final = 8
 
@@ -269,6 +286,8 @@ class Needles:
         for part in {local, local.partition("+")[0]}:
             if part:
                 self._anywhere[f"{part}@{domain}"] = None
+                # What makes a slug of it leaves the signs out.
+                self._add_words(f"{part}{domain}")
             if len(part) >= 4:
                 self._add_words(part)
         for own in domains_of(text.rpartition("@")[2].strip().lower()):
@@ -331,6 +350,10 @@ class Needles:
         is_number = len(words) == 1 and words[0].isdecimal()
         if is_number:
             self._digits.add(words[0])
+            # As a number it has no zeros before it.
+            bare = words[0].lstrip("0")
+            if len(bare) >= _LONG_NUMBER:
+                self._digits.add(bare)
         # A long number is the same in groups: 4815-162-342.
         if words and (not is_number or len(words[0]) >= _LONG_ID):
             self._names["".join(words)] = words
@@ -342,6 +365,8 @@ def _spellings(text: str) -> Iterator[str]:
     >>> list(_spellings("Jörg Weiß")), list(_spellings("AdaLovelace"))
     (['jorg weiss', 'joerg weiss'], ['adalovelace', 'ada lovelace'])
     """
+    # D´Angelo is D'Angelo.
+    text = text.replace(_ACUTE, "'")
     name = folded(text).strip()
     yield name
     if not text.isascii():
@@ -362,6 +387,8 @@ def identity_of(user: AnalyticsUser, exempt: frozenset[str]) -> Identity:
     for text in (user.id, *user.aliases):
         if "@" in text:
             needles.add_email(text)
+            if not user.name:
+                needles.add_name_in(text)
     for text in {user.id, user.email or user.id, (user.email or user.id).strip().lower()}:
         needles.add_digests_of(text)
     for alias in user.aliases:
@@ -459,6 +486,15 @@ def words_of(text: str) -> list[str]:
 
 def holds_number(identity: Identity, value: float) -> bool:
     """Whether a number's decimal text holds an id of 5 or more digits (spec §8)."""
-    return bool(identity.digits) and any(
-        len(digits) >= 5 and digits in identity.digits for digits in _DIGITS.findall(repr(value))
+    if not identity.digits:
+        return False
+    if any(
+        len(digits) >= _LONG_NUMBER and digits in identity.digits
+        for digits in _DIGITS.findall(repr(value))
+    ):
+        return True
+    # A long id may have lost its last digits on the way: 175928847299117057 is that of a float.
+    size = abs(value)
+    return size >= _EXPONENTS and any(
+        len(digits) >= _LONG_NUMBER and float(digits) == size for digits in identity.digits
     )

@@ -257,6 +257,8 @@ class Pipeline:
             if len(self._known) >= _PREPARED_USERS:
                 # Whoever comes again before as many others do is carried over.
                 self._earlier, self._known = self._known, {}
+            # In one table at most: what was prepared of a user who has changed must not come back.
+            self._earlier.pop(user.id, None)
             self._known[user.id] = known
         return known
 

@@ -203,8 +203,12 @@ def are_small(values: tuple[Any, ...]) -> bool:
         return True
     if not NUMBERS.issuperset(map(type, values)):
         return False
+    try:
+        total: float = sum(map(abs, values))
+    except OverflowError:
+        # A whole number that no float holds, beside a fraction.
+        return False
     # A NaN makes the sum one, and is not smaller than anything.
-    total: float = sum(map(abs, values))
     return total <= 0x3FFFFFFF
 
 

@@ -60,6 +60,7 @@ def says_no_more(text: str) -> bool:
         len(text) <= _PLAIN_LENGTH
         and _PLAIN.fullmatch(text) is not None
         and not (_SMALL_BASE64.search(text) and any(map(_begins_a_text, _RUNS.findall(text))))
+        and not _HEX_IN_PAIRS.search(text)
     )
 
 
@@ -136,6 +137,8 @@ def _decoded(text: str) -> Iterator[str]:
         yield from _base64(text)
     if _HEX_PAIRS.search(text):
         yield _HEX.sub(_hex_read, text)
+    if _HEX_IN_PAIRS.search(text):
+        yield _HEX_IN_PAIRS.sub(_hex_read, text)
 
 
 _ESCAPE: Final = re.compile(
@@ -265,10 +268,15 @@ def _base64_read(found: re.Match[str]) -> str:
 # Three bytes, of which the first begins a character of UTF-8.
 _HEX_PAIRS: Final = re.compile(r"[2-7c-fC-F][0-9a-fA-F]{5}")
 _HEX: Final = re.compile(r"(?<![0-9A-Za-z])(?:0[xX])?([0-9a-fA-F]{6,})(?![0-9A-Za-z])")
+#: As dumps of bytes are written, one by one.
+_HEX_IN_PAIRS: Final = re.compile(
+    r"(?<![0-9A-Za-z])([2-7c-fC-F][0-9a-fA-F](?:[:.-][0-9a-fA-F]{2}){2,})(?![0-9A-Za-z])"
+)
+_BETWEEN_PAIRS: Final = str.maketrans("", "", ":.-")
 
 
 def _hex_read(found: re.Match[str]) -> str:
-    digits = found[1]
+    digits = found[1].translate(_BETWEEN_PAIRS)
     return _read(bytes.fromhex(digits[: len(digits) & ~1])) or found[0]
 
 
@@ -284,7 +292,7 @@ _SPACE: Final = str.maketrans("\t\n\r", "   ")
 def _read(raw: bytes) -> str | None:
     """Return the text that bytes hold, None if they are not mostly text."""
     if len(raw) >= 4 and raw.count(0) * 5 >= len(raw) * 2:
-        raw = raw.replace(b"\0", b"")  # UTF-16 of Latin letters
+        raw = _of_utf16(raw)
     try:
         # Invisible characters are no text, but hide some.
         text = normal(raw.decode())
@@ -297,3 +305,14 @@ def _read(raw: bytes) -> str | None:
     if len(raw) >= _LONG and len(raw.translate(None, _PRINTABLE)) * 7 <= len(raw):
         return raw.decode("utf-8", "replace")
     return None
+
+
+def _of_utf16(raw: bytes) -> bytes:
+    """Return UTF-16 of letters, most of them Latin, as UTF-8."""
+    first_is_high = raw[::2].count(0) > raw[1::2].count(0)
+    try:
+        text = raw[: len(raw) & ~1].decode("utf-16-be" if first_is_high else "utf-16-le")
+        return text.replace("\0", "").encode()
+    except UnicodeError:
+        # Out of step, or no UTF-16 at all.
+        return raw.replace(b"\0", b"")

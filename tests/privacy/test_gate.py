@@ -80,7 +80,10 @@ def test_numbers_are_compared_with_ids_of_five_digits(
 
 def test_the_servers_own_fields_are_compared_whole() -> None:
     assert GATE.holds(payload({}), AnalyticsUser(UUID.upper()))
-    assert GATE.holds(payload({}), AnalyticsUser("3f2b8c1e-0d4a-4b6f-9a11-5c7d2e8f0a13"))
+    own = "3f2b8c1e-0d4a-4b6f-9a11-5c7d2e8f0a13"
+    for spelled in (own, own.replace("-", ""), own.upper()):
+        assert GATE.holds(payload({}), AnalyticsUser(spelled))
+        assert GATE.holds(payload({}), AnalyticsUser("u_1234567", aliases=(f"anon_{spelled}",)))
     # A short id that stands in a uuid by chance is no leak.
     assert not GATE.holds(payload({}), AnalyticsUser("3f2b"))
     assert not GATE.holds(payload({}), AnalyticsUser("page", name="Page Viewed"))

@@ -248,6 +248,21 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(pipeline._remembered.shapes) <= 40
 
 
+COUNTS = ("file_count", "total_bytes", "message_count", "user_message_count", "tool_call_count")
+
+
+@pytest.mark.parametrize("mode", ["anonymized", "identified"])
+@pytest.mark.parametrize("odd", [10**400, -(10**400), 2**64, 4111111111111111, -0.0, 1e300, True])
+def test_an_odd_number_among_others_costs_nothing_but_itself(mode: str, odd: float) -> None:
+    usual = dict.fromkeys(COUNTS, 1) | {"duration_ms": 1.5}
+    assert result(QUICK, usual, event="build completed", mode=mode) != "not_taken"
+    posted = {**usual, "total_bytes": odd}
+    careful = result(CAREFUL, posted, event="build completed", mode=mode)
+    assert careful != "not_taken"
+    for _ in range(2):
+        assert result(QUICK, posted, event="build completed", mode=mode) == careful
+
+
 def test_a_user_who_changed_is_prepared_anew_and_users_are_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -262,3 +277,4 @@ def test_a_user_who_changed_is_prepared_anew_and_users_are_bounded(
         assert left_of({"theme": "hopper"}, user=renamed, pipeline=pipeline) == {"theme": "hopper"}
     assert len(pipeline._known) <= 5
     assert len(pipeline._earlier) <= 5
+    assert pipeline._known.keys().isdisjoint(pipeline._earlier)
