@@ -22,6 +22,7 @@ LAYERS = 3
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{6,}")
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2}){4,}")
+_DUMP = re.compile(r"[0-9a-fA-F]{2}(?:[ .:_-][0-9a-fA-F]{2}){2,}")
 _INVISIBLE = {"Cf", "Cc", "Mn"}
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\u\{([0-9a-fA-F]{2,6})\}|\\x([0-9a-fA-F]{2})")
@@ -61,6 +62,8 @@ def _read(text: str) -> Iterator[str]:
         yield from _texts(binascii.unhexlify(match[0]))
         if len(match[0]) > 8:
             yield from _texts(binascii.unhexlify(match[0][1:-1]))
+    for match in _DUMP.finditer(text):
+        yield from _texts(bytes.fromhex(re.sub("[^0-9a-fA-F]", "", match[0])))
 
 
 def _leaves(text: str) -> Iterator[str]:

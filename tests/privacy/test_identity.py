@@ -73,6 +73,14 @@ HITS: list[tuple[dict[str, object], str]] = [
     ({"aliases": ("countess of x",)}, "countess-of-x"),
     ({"aliases": ("count@ess.example",)}, "count@ess.example"),
     ({"aliases": ("CUST-0042-77",)}, "cust-0042-77"),
+    ({"name": "Máire OʼBrien"}, "obrien"),
+    ({"name": "Keoni Kaʻahumanu"}, "kaahumanu"),
+    ({"name": "Ugo D´Angelo"}, "dangelo"),
+    ({"name": "Ugo D´Angelo"}, "d-angelo"),
+    ({"name": "Əliyev"}, "eliyev"),
+    ({"email": "kw@calc.example"}, "x-kwcalcexample"),
+    ({"id": "user-4815162342"}, "4815162342"),
+    ({"id": "0048151623"}, "48151623"),
 ]
 
 MISSES: list[tuple[dict[str, object], str]] = [
@@ -103,6 +111,11 @@ MISSES: list[tuple[dict[str, object], str]] = [
     ({"email": "a@yahoo.co.uk"}, "yahoo.co.uk"),
     ({}, "anything at all"),
     ({"name": ""}, ""),
+    ({"email": "kw@calc.example"}, "kwcalc"),
+    ({"id": "user-48151"}, "48151"),
+    ({"id": "team-2024-report"}, "2024-report"),
+    ({"id": "0000481"}, "481"),
+    ({"name": "Ugo D´Angelo"}, "d"),
 ]
 
 
@@ -133,6 +146,12 @@ def test_a_value_that_only_looks_alike_does_not(fields: dict[str, object], text:
         ("+49 151 23456789", 4915123456789, True),
         ("48-15-16-23", 48151623, True),
         ("48-15-16-23", 148151623, False),
+        ("0048151", 48151, True),
+        ("175928847299117056", 1.7592884729911706e17, True),
+        ("175928847299117056", -1.7592884729911706e17, True),
+        ("175928847299117057", 1.7592884729911706e17, True),  # no float tells the two apart
+        ("175928847299117056", 1.7592884729911712e17, False),
+        ("9" * 400, 1e300, False),
     ],
 )
 def test_a_number_is_compared_with_numeric_ids(user_id: str, number: float, hits: bool) -> None:

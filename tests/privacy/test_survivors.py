@@ -451,6 +451,10 @@ def test_an_event_arrives_although_its_users_identity_is_one_of_the_products_wor
         (person("u-1", email="x@mail.acme.co.uk"), {"s": "co.uk", "t": "mail", "u": "acme"}),
         (person("u-1", email="x@yahoo.co.uk"), {"s": "yahoo.co.uk", "t": "yahoo"}),
         (person("u-1", name="Bo Øst"), {"s": "host", "t": "lost-cost"}),
+        (person("u-1", name="Ugo D´Angelo"), {"s": "d", "t": "angelos", "u": "o-d"}),
+        (person("acme-2024-report"), {"s": "2024-report", "t": "acme", "u": 2024}),
+        (person("175928847299117056"), {"s": 1e17, "t": 1.8e17, "u": 175928}),
+        (person("u-1", name="Ed Pug"), {"s": "12:30:45", "t": "45-64-10", "u": "22.04.10"}),
     ],
     ids=lambda part: part.name or part.email or part.id if isinstance(part, AnalyticsUser) else "",
 )
