@@ -184,14 +184,7 @@ class Quick:
             if posted.keys() <= self._known[event].keys():
                 self._plan(event, keys)
             return found
-        named: list[str] | None = []
-        if plan.idents is not None:
-            values = plan.idents(posted)
-            # One question for all of them, which nearly always are texts.
-            if _TEXT.issuperset(map(type, values)) and min(map(len, values)) >= _NAMED:
-                named = list(values)
-            else:
-                named = _named(values)
+        named = _named(plan.idents(posted)) if plan.idents is not None else []
         numbers = plan.numbers(posted) if plan.numbers is not None else ()
         if (
             named is None
@@ -209,8 +202,13 @@ class Quick:
         except TypeError:
             # A list or an object where a word is declared.
             said = None
-        # A text of another class equals one that passed, and may be encoded otherwise.
-        if said is not None and _TEXT.issuperset(map(type, words)):
+        if said is not None:
+            for word in words:
+                if type(word) is not str:
+                    # It equals one that passed, and may be encoded otherwise.
+                    said = None
+                    break
+        if said is not None:
             if (said or numbers) and self._is_doubtful(kept, said, numbers, named, user, clear):
                 return None
             return kept, named
@@ -521,7 +519,7 @@ def _named(values: Iterable[Any]) -> list[str] | None:
     """Return the texts long enough to name somebody among Ident values, None if one is deeper."""
     named: list[str] = []
     for value in values:
-        if value.__class__ is str:
+        if type(value) is str:
             if len(value) >= _NAMED:
                 named.append(value)
         elif _are_texts(value):
