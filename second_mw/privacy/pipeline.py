@@ -655,6 +655,9 @@ def _when(second: str) -> tuple[float, float] | None:
         when = earliest.timestamp(), (began + MAX_BEHIND).timestamp()
     except (msgspec.ValidationError, OverflowError):
         return None
+    if not when[0] <= time.time() <= when[1]:
+        # What is replaced is not remembered (spec §17).
+        return None
     if len(_believed_when) >= _SECONDS:
         _believed_when.clear()
     _believed_when[second] = when

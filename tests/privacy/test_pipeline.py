@@ -223,6 +223,11 @@ def test_a_remembered_second_is_believed_no_longer_than_72_hours(
     assert payload_of({}, timestamp=at).timestamp == rfc3339(earlier)
 
 
+def test_a_time_that_is_not_believed_is_not_remembered() -> None:
+    assert payload_of({}, timestamp="1815-12-10T11:22:33.000Z").timestamp > "2026"
+    assert not [second for second in pipelines._believed_when if second.startswith("1815")]
+
+
 def test_no_more_than_some_seconds_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipelines, "_SECONDS", 5)
     monkeypatch.setattr(pipelines, "_believed_when", {})
