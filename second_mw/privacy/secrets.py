@@ -71,7 +71,8 @@ _LONG_WORD: Final = 11
 # JSON web tokens
 
 # The shortest header, {"alg":"none"}, has 19 characters.
-_JWT_HEAD: Final = re.compile(r"(?<![\w-])[\w-]{16,}(?=\.[\w-])", re.ASCII)
+# What is encrypted for a shared key has nothing between its first two dots.
+_JWT_HEAD: Final = re.compile(r"(?<![\w-])[\w-]{16,}(?=\.\.?[\w-])", re.ASCII)
 _JWT_REST: Final = re.compile(r"(?:\.[\w-]*){1,4}", re.ASCII)
 # The base64 of `{"`, `{ ` and `{` with a line break or a tab: how a JSON object can begin.
 _JWT_BEGINNING: Final = re.compile(r"e(?:yJ|yA|wo|w0|wk)")
@@ -210,6 +211,28 @@ KNOWN: Final = (
     _Known("r8_", r"[A-Za-z0-9]{24,}", "Replicate"),
     _Known("lsv2_pt_ lsv2_sk_", r"\w{8,}", "LangSmith"),
     _Known("tvly-", _WORD, "Tavily"),
+    _Known("AQ.", r"[\w-]{24,}", "Google, AI Studio"),
+    _Known("sk_", r"[0-9a-f]{48}", "ElevenLabs"),
+    _Known("csk-", _ALNUM, "Cerebras"),
+    _Known("tgp_v1_", _WORD, "Together"),
+    _Known("rpa_", r"[A-Za-z0-9]{24,}", "RunPod"),
+    _Known("jina_", r"[\w-]{24,}", "Jina"),
+    _Known("wandb_v1_", r"[\w-]{16,}", "Weights & Biases"),
+    _Known("pcsk_", _WORD, "Pinecone"),
+    _Known("e2b_", r"[A-Za-z0-9]{24,}", "E2B"),
+    _Known("bb_live_", _WORD, "Browserbase"),
+    _Known("apify_api_", _ALNUM, "Apify"),
+    _Known("napi_", r"[A-Za-z0-9]{24,}", "Neon"),
+    _Known("rnd_", r"[A-Za-z0-9]{24,}", "Render"),
+    _Known("vck_ vcp_ vca_ vci_ vcr_", r"[A-Za-z0-9]{24,}", "Vercel"),
+    _Known("CCIPAT_ CCIPRJ_", _WORD, "CircleCI"),
+    _Known("bkua_", _ALNUM, "Buildkite"),
+    _Known("atlasv1.", r"[\w-]{24,}", "HCP Terraform"),
+    _Known("AKCp", r"[A-Za-z0-9]{24,}", "Artifactory"),
+    _Known("LTAI", r"[A-Za-z0-9]{16,}", "Alibaba Cloud"),
+    _Known("ATTA", r"[A-Za-z0-9]{40,}", "Trello"),
+    _Known("sha256~", r"[\w-]{24,}", "OpenShift"),
+    _Known("duffel_live_ duffel_test_", _WORD, "Duffel"),
 )
 #: What an Authorization header holds; the word itself may stay.
 _BEARER: Final = r"(?<=[Ee][Aa][Rr][Ee][Rr][\s:])[\w.~+/=-]{8,}"
@@ -261,6 +284,26 @@ def _is_random(tail: str) -> bool:
         if digits < len(run):
             digits_among_letters += digits
     return digits_among_letters >= 4 or changes_too_often(tail, _ODD_BEHIND_A_PREFIX)
+
+
+# A name and its password in base64, as an Authorization header holds them
+
+_BASIC: Final = re.compile(r"(?<=[Bb][Aa][Ss][Ii][Cc][\s:])[A-Za-z0-9+/]{8,}={0,2}", re.ASCII)
+_BASIC_HINTS: Final = ("asic", "ASIC")
+
+
+def _basic_credentials(text: str) -> Iterator[Span]:
+    for found in _BASIC.finditer(text):
+        encoded = found[0].rstrip("=")
+        if len(encoded) % 4 == 1:
+            continue
+        raw = binascii.a2b_base64(encoded + "=" * (-len(encoded) % 4))
+        try:
+            name, colon, _ = raw.decode().partition(":")
+        except UnicodeDecodeError:
+            continue
+        if colon and name.isprintable():
+            yield Span(*found.span())
 
 
 # How words don't look
@@ -516,6 +559,7 @@ _Finder = tuple[SecretKind, Callable[[str], Iterator[Span]]]
 _JWT: Final[_Finder] = ("jwt", _jwts)
 _PEM: Final[_Finder] = ("secret", _pem_keys)
 _PREFIXED: Final[_Finder] = ("secret", _known_secrets)
+_BASIC_AUTH: Final[_Finder] = ("secret", _basic_credentials)
 _IBAN: Final[_Finder] = ("iban", _ibans)
 _CARD: Final[_Finder] = ("card", _cards)
 #: Cutting one secret out can set another free; each round takes at least one.
@@ -545,6 +589,8 @@ def _finders(text: str) -> Iterator[_Finder]:
         yield _PEM
     if _announces_key(words) or any(map(text.__contains__, _BEARER_HINTS)):
         yield _PREFIXED
+    if any(map(text.__contains__, _BASIC_HINTS)):
+        yield _BASIC_AUTH
     if not _DIGIT.search(text):
         return
     if _LETTERS_AND_DIGITS.search(text):

@@ -55,6 +55,7 @@ _HINTS: Final = ("/", "?", "#", "%2")
 _PUNCTUATION: Final = ".,;:!?'\")]}>*\\"
 _ESCAPED_SLASH: Final = re.compile(r"\\+/")
 _BEGINNING: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?//([^/?#\\]*)")
+_END_OF_HOST: Final = re.compile(r"[/?#\\]")
 _PORT: Final = re.compile(r":\d*\Z")
 _QUERY_KEY: Final = re.compile(r"utm_[a-z_]{1,32}")
 _PARAMETERS: Final = re.compile(r";[\w.-]{1,64}=.*", re.DOTALL)
@@ -79,6 +80,15 @@ _ANNOUNCING: Final = frozenset(
 _SHORTEST_ID: Final = 8
 #: A shorter one, such as is sent to a telephone: digits, or letters of both cases and digits.
 _SHORT_CODE: Final = re.compile(r"\d{5,7}|(?=.*\d)(?=.*[a-z])(?=.*[A-Z])[A-Za-z\d]{6,7}", re.ASCII)
+#: What a download is for: words, platforms and versions, as in `mac-arm64` or `app-1.2.3.tar.gz`.
+#: A plain number is none: `brave-fox-42` may be a token that people can read.
+_RELEASE_PART: Final = (
+    r"(?:[A-Za-z][a-z]+|x86_64|x(?:64|86|32)|amd64|arm64|armv[678]l?|aarch64|i[36]86|win(?:32|64)"
+    r"|v?\d{1,2}(?:\.\d{1,4}){1,3})"
+)
+_RELEASE: Final = re.compile(
+    rf"{_RELEASE_PART}(?:[-_]{_RELEASE_PART}){{0,7}}(?:\.[a-z]{{2,8}}){{0,2}}", re.ASCII
+)
 
 
 def clean_urls(text: str) -> str:
@@ -135,12 +145,11 @@ def clean_url(text: str) -> str:
     >>> clean_url("/reset/eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOjF9.c2ln?next=%2Fhome&utm_source=mail")
     '/reset/:token?utm_source=mail'
     """
-    rest, _, _ = text.partition("#")
+    origin, rest = "", text
+    if beginning := _BEGINNING.match(text):
+        origin, rest = _without_userinfo(beginning, text)
+    rest, _, _ = rest.partition("#")
     rest, _, query = rest.partition("?")
-    beginning = _BEGINNING.match(rest)
-    origin = ""
-    if beginning:
-        origin, rest = _without_userinfo(beginning, rest)
     path = _clean_path(rest)
     pairs = _PAIRS.split(query, _MOST_PAIRS)[:_MOST_PAIRS] if query else ()
     kept = "&".join([pair for pair in pairs if _may_stay(pair)])
@@ -149,15 +158,17 @@ def clean_url(text: str) -> str:
 
 
 def _without_userinfo(beginning: re.Match[str], url: str) -> tuple[str, str]:
-    """Return scheme and host, and the path.
+    """Return scheme and host, and what follows.
 
-    A password may hold a slash, which ends the host by the book: then what stands for a port is
-    none, and the host comes after the last @.
+    A password may hold `/`, `?` or `#`, which end the host by the book: then what stands for a
+    port is none, and the host comes after the last @.
     """
     host, rest = _host(beginning[2]), url[beginning.end() :]
     if ":" in host and "@" in rest and not _is_host_and_port(host):
-        authority, slash, path = rest.rpartition("@")[2].partition("/")
-        host, rest = _host(authority), slash + path
+        rest = rest.rpartition("@")[2]
+        end = _END_OF_HOST.search(rest)
+        place = end.start() if end else len(rest)
+        host, rest = _host(rest[:place]), rest[place:]
     return f"{beginning[1] or ''}//{host}", rest
 
 
@@ -202,14 +213,18 @@ def _clean_segment(before: str, segment: str) -> str:
 def is_announced(before: str, segment: str) -> bool:
     """Whether a segment is a token by the word before it, whatever its shape.
 
-    >>> is_announced("invite", "aBcdEfgh"), is_announced("auth", "callback")
-    (True, False)
+    >>> [is_announced("download", part) for part in ("aBcdEfgh", "a1b2c3d4", "mac-arm64")]
+    [True, True, False]
+    >>> is_announced("auth", "callback")
+    False
     """
     if before.casefold() not in _ANNOUNCING:
         return False
     if len(segment) < _SHORTEST_ID:
         return _SHORT_CODE.fullmatch(segment) is not None
-    return any(map(str.isdecimal, segment)) or not (segment.islower() or segment.istitle())
+    if any(map(str.isdecimal, segment)):
+        return _RELEASE.fullmatch(segment) is None
+    return not (segment.islower() or segment.istitle())
 
 
 def _may_stay(pair: str) -> bool:

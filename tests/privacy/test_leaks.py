@@ -44,6 +44,11 @@ JWT = (
     "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9"
     ".eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
 )
+#: Encrypted for a shared key, as sessions are: nothing stands between its first two dots.
+JWE = (
+    "eyJhbGciOiJkaXIiLCJlbmMiOiJBMjU2R0NNIn0"
+    "..aB3dEf6hIj9kLm2n.zX9kQ2lM7rT4vB8nC3pWyD6f.qR5sT8uV1wX4yZ7aB0cD3e"
+)
 PEM = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\n-----END PRIVATE KEY-----"
 #: A single word that no rule knows: it must go because of its key alone.
 WORD = "thistledown"
@@ -851,6 +856,23 @@ SECRETS: dict[str, tuple[dict[str, Any], str]] = {
     "a key GOCSPX- in prose": (
         {"message": "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"},
         "wTkhAfdyxd-SwR",
+    ),
+    "a name and password of an Authorization header": (
+        {"message": "sent Authorization: Basic dGhpc3RsZTpjb3JyZWN0aG9yc2ViYXR0ZXJ5 to it"},
+        PASSWORD,
+    ),
+    "an encrypted token without a key of its own": (
+        {"message": f"my cookie is {JWE}, keep it"},
+        "zX9kQ2lM7rT4vB8nC3pW",
+    ),
+    "a password with a question mark": (
+        {"message": f"at postgres://app:{PASSWORD}?x@db.example/x"},
+        PASSWORD,
+    ),
+    "a password with a #": ({"message": f"at https://u:{PASSWORD}#x@app.example/"}, PASSWORD),
+    "a key of AI Studio's": (
+        {"message": "use AQ.Ab8RN6KzX9kQ2lM7rT4vB8nC3pWyD6"},
+        "Ab8RN6KzX9kQ2lM7rT4vB8nC3pWyD6",
     ),
     "a fragment in prose": ({"message": f"at x.example#access_token={PASSWORD}"}, PASSWORD),
     "a card": ({"message": f"card {CARD}"}, CARD),

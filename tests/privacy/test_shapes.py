@@ -12,6 +12,7 @@ from second_mw.privacy.secrets import IBAN_LENGTHS, KNOWN, PLAIN, PLAIN_LENGTH, 
 from second_mw.privacy.shapes import SHAPES, number_shape, redact_secrets, shape_of
 
 JWT = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
+JWE = "eyJhbGciOiJkaXIiLCJlbmMiOiJBMjU2R0NNIn0..aB3dEf6hIj9kLm2n.zX9kQ2lM7rT4.qR5sT8uV1w"
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIBOgIBAAJBAK\n-----END RSA PRIVATE KEY-----"
 
 LEAKS = {
@@ -173,7 +174,9 @@ application/vnd.openxmlformats-officedocument.wordprocessingml.document | /api/v
 4111111111111112 | 4111-1111-1111-1112 | #ffffff | 10 000 | 50% | and/or
 sk-learn-model-2 | task-management-integration-overview | Bearer token | foo~bar | 1.2.3.4.5
 [redacted:secret] | [redacted:card] | 300.1.1.300 | what? yes! | a @ b | @scope/package
-eyJub3QganNvbg.x.y | 1,234,567,890 | 1111111111111111 | -----BEGIN CERTIFICATE----- | 123-456
+eyJub3QganNvbg.x.y | Basic authentication | Basic plan: free | basic Internationalization
+Basic YWRhIGh1bnRlcjI= | jina_reranker_v2 | wandb_v1_project | sha256~of | AQ.level | LTAIbusiness
+1,234,567,890 | 1111111111111111 | -----BEGIN CERTIFICATE----- | 123-456
 """
 HARMLESS = [word.strip() for line in SURVIVORS.strip().splitlines() for word in line.split(" | ")]
 
@@ -257,8 +260,8 @@ def test_other_numbers_have_no_shape(number: float) -> None:
 def a_random_tail(pattern: str) -> str:
     if pattern == "[A-Z0-9]{16}":
         return "ABCDEFGH12345678"
-    if pattern == "[0-9a-f]{32}":
-        return "0123456789abcdef" * 2
+    if pattern.startswith("[0-9a-f]{"):
+        return "0123456789abcdef" * (int(pattern[9:11]) // 16)
     if r"\." in pattern:
         return "a1b2c3d4e5f6a7b8c9d0.a1b2c3d4e5f6a7b8c9d0"
     return "A1B2C3D4E5F6A7B8C9D0E1F2G3" * 2
@@ -283,6 +286,9 @@ def test_a_key_with_a_known_prefix_is_cut_out(prefix: str, tail: str) -> None:
         (f"k {PEM} z", "k [redacted:secret] z", ("secret",)),
         (f"k {PEM[:50]}", "k [redacted:secret]", ("secret",)),
         ("Bearer abc123def456!", "Bearer [redacted:secret]!", ("secret",)),
+        ("a Basic YWRhOmh1bnRlcjI=!", "a Basic [redacted:secret]!", ("secret",)),
+        ("basic:YWRhOmh1bnRlcjI", "basic:[redacted:secret]", ("secret",)),
+        (f"a {JWE}.", "a [redacted:jwt].", ("jwt",)),
         ("paid 4111 1111 1111 1111.", "paid [redacted:card].", ("card",)),
         ("4111111111111111,4222222222222", "[redacted:card],[redacted:card]", ("card",)),
         ("to DE89 3704 0044 0532 0130 00 now", "to [redacted:iban] now", ("iban",)),
