@@ -212,6 +212,9 @@ def _base64(text: str) -> Iterator[str]:
 _MOST_PARTS: Final = 8
 _LONGEST_PIECES: Final = 512
 _ANY_BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{4,}")
+#: Four characters say three; one or two among bytes of no text are an accident, and would be the
+#: whole id of a user 6 or 42.
+_SHORTEST_READING: Final = 3
 
 
 def readings(text: str) -> Iterator[str]:
@@ -221,6 +224,12 @@ def readings(text: str) -> Iterator[str]:
     """
     if not (_MIXED.search(text) or _SMALL_BASE64.search(text)):
         return
+    for reading in _all_readings(text):
+        if len(reading.strip()) >= _SHORTEST_READING:
+            yield reading
+
+
+def _all_readings(text: str) -> Iterator[str]:
     for piece in _pieces(text):
         read = normal(_bytes_of(piece).decode("utf-8", "replace"))
         yield read

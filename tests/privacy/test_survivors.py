@@ -300,6 +300,7 @@ ROUTES = [
     "/w/:workspace/agents/:agent", "/w/:workspace/settings/integrations/:integration",
     "/settings", "/onboarding", "/pricing", "/docs/getting-started",
     "/auth/callback", "/login/oauth2", "/reset/done", "/share/overview", "/invite/:id/accept",
+    "/download/mac-arm64", "/download/windows-x64", "/docs/webhooks/v2", "/checkout/step-2",
 ]  # fmt: skip
 
 
@@ -423,6 +424,10 @@ def test_an_event_arrives_although_its_users_identity_is_one_of_the_products_wor
         (person("1"), {"n": 1, "s": "v1", "t": [1, "x1"], "u": 11, "v": 1.1}),
         (person("42"), {"n": 42, "s": "v42", "t": "42px", "u": 4242}),
         (person("u1"), {"s": "menu1", "t": "u10", "u": "qu1ck"}),
+        # four letters of base64 say three of anything, and one or two of them by chance alone
+        (person("0"), {"s": "01-ai/Yi-1.5-34B-Chat"}),
+        (person("6"), {"s": "gemma-3-27b-it", "t": "npm-6.2"}),
+        (person("42"), {"s": "NS_BINDING_ABORTED", "t": "NDI"}),
         (person("1234"), {"n": 1234, "s": "v12345", "t": 1234.5}),
         (person("48151"), {"n": 148151, "s": "v481516", "t": 4815}),
         (person("a"), {"s": "a-b", "t": "plan-a", "u": "banana"}),

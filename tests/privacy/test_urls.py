@@ -71,6 +71,11 @@ CLEANED = [
     ("/Verify/12345678", "/Verify/:token"),
     ("/verify/123456", "/verify/:token"),
     ("/magic/AbC12x", "/magic/:token"),
+    # no platform and no version
+    ("/download/brave-fox-42", "/download/:token"),
+    ("/download/linux-9f3k2p7w", "/download/:token"),
+    ("/download/a1.b2.c3.d4", "/download/:token"),
+    ("/share/aB3-x64-QrT9", "/share/:token"),
 ]
 
 UNCHANGED = [
@@ -88,6 +93,10 @@ UNCHANGED = [
     "/login/oauth2",
     "/auth/saml2/v2",
     "/download/2026",
+    "/download/mac-arm64",
+    "/download/Linux_x86_64",
+    "/releases/download/v1.2.3-beta/second-1.2.3-arm64.tar.gz",
+    "https://x.org/download/Second-Setup-1.2.3_x64.exe",
     "/models/claude-sonnet-4-5-20250929",
     "/docs/v1.2.3.4/index.html",
     "mailto:ada@x.org",

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from second_mw.privacy.views import normal, views
+from second_mw.privacy.views import normal, readings, views
 
 MAIL = "ada@example.org"
 B64 = base64.b64encode(MAIL.encode()).decode()
@@ -134,6 +134,21 @@ def test_json_that_is_none_or_too_deep_reads_as_nothing(text: str) -> None:
 )
 def test_the_normal_form_is_what_is_compared(text: str, form: str) -> None:
     assert normal(text) == form
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("tab-SWRh", "Ida"), ("x_MTIz_y", "123"), ("NS_SURB_ABORTED", "IDA"), ("q.w6lvbmE", "eona")],
+)
+def test_three_letters_within_words_are_read(text: str, name: str) -> None:
+    assert name in readings(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["gemma-3-27b-it", "01-ai/Yi-1.5-34B-Chat", "NS_BINDING_ABORTED", "x-NAo_", "IDY5"]
+)
+def test_what_two_letters_may_say_by_chance_is_not_read(text: str) -> None:
+    assert all(len(reading.strip()) >= 3 for reading in readings(text))
 
 
 @given(st.text(max_size=60))
