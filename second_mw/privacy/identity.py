@@ -72,6 +72,8 @@ _ACUTE: Final = "´"
 _UMLAUTS: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe"})
 #: A shorter id is compared as words where its own separators are left out.
 _LONG_ID: Final = 8
+#: A hexadecimal id of this many digits or more may be written as its bytes.
+_LONG_HEX: Final = 16
 #: Numbers are compared with ids of this many digits or more.
 _LONG_NUMBER: Final = 5
 #: From here on Python writes a whole number that is a float with an exponent: 1e+16.
@@ -109,8 +111,8 @@ class Identity(msgspec.Struct, frozen=True):
         names_in_models: those of them that are not all family words of models.
         names_in_routes: those of them that are no word of route shapes.
         compactly: compact texts that hit anywhere, whatever separates their parts: ids of 8 or more
-            letters and digits, and base64 of hashes of the id and the address. (Hexadecimal ones
-            have a shape, as most of these have.)
+            letters and digits, base64 of the bytes of hexadecimal ids, and of hashes of the id and
+            the address. (Hexadecimal ones have a shape, as most of these have.)
         whole: ids of fewer than 4 characters, which hit as the whole value only.
         compacts: the compact forms of all these but `whole`: the cheap question.
         everything: whether any value at all is taken for identity.
@@ -256,7 +258,11 @@ class Needles:
             self._add_words(word)
         else:
             self._anywhere[word] = None
-            self._add_compactly(compact(word))
+            bare = compact(word)
+            self._add_compactly(bare)
+            if len(bare) >= _LONG_HEX and len(bare) % 2 == 0 and not bare.strip(string.hexdigits):
+                # A UUID's or an ObjectId's bytes are as good as its digits.
+                self._add_base64(bytes.fromhex(bare))
             issuer = _ISSUED_BY.match(word)
             issued = word[issuer.end() :] if issuer else ""
             if len(issued) >= _LONG_ID and any(map(str.isdecimal, issued)):
@@ -273,8 +279,11 @@ class Needles:
         """Take what usual hashes make of an address or an id: it says as much as the text."""
         raw = text.encode(errors="replace")
         for new in (hashlib.md5, hashlib.sha1, hashlib.sha256):
-            encoded = base64.b64encode(new(raw, usedforsecurity=False).digest()).decode().lower()
-            self._compactly[encoded.replace("+", "").replace("/", "").rstrip("=")] = None
+            self._add_base64(new(raw, usedforsecurity=False).digest())
+
+    def _add_base64(self, raw: bytes) -> None:
+        encoded = base64.b64encode(raw).decode().lower()
+        self._compactly[encoded.replace("+", "").replace("/", "").rstrip("=")] = None
 
     def add_email(self, text: str) -> None:
         """Take an e-mail address, its local part and, unless many share it, its domain."""

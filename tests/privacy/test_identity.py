@@ -81,6 +81,8 @@ HITS: list[tuple[dict[str, object], str]] = [
     ({"email": "kw@calc.example"}, "x-kwcalcexample"),
     ({"id": "user-4815162342"}, "4815162342"),
     ({"id": "0048151623"}, "48151623"),
+    ({"id": "507f1f77bcf86cd799439011"}, "x:UH8fd7z4bNeZQ5AR"),
+    ({"workspaces": {"507F1F77-BCF86CD7-99439011": None}}, "uh8fd7z4bnezq5ar"),
 ]
 
 MISSES: list[tuple[dict[str, object], str]] = [
@@ -115,6 +117,7 @@ MISSES: list[tuple[dict[str, object], str]] = [
     ({"id": "user-48151"}, "48151"),
     ({"id": "team-2024-report"}, "2024-report"),
     ({"id": "0000481"}, "481"),
+    ({"id": "507f1f77bcf86cd799439011"}, "UH8fd7z4bNe"),
     ({"name": "Ugo D´Angelo"}, "d"),
 ]
 
