@@ -332,6 +332,19 @@ def test_a_user_is_identified_again_when_anything_changed(changed: dict[str, Any
     assert not told(pipeline, replace(IDENTIFIED, **changed))
 
 
+def test_a_user_who_changes_back_is_identified_again_although_prepared_before(monkeypatch) -> None:
+    # So few that the table turns over between the first name and the second.
+    monkeypatch.setattr(pipelines, "_PREPARED_USERS", 2)
+    pipeline, renamed = core(), replace(IDENTIFIED, name="Ada King")
+    assert told(pipeline)
+    assert told(pipeline, AnalyticsUser("u_somebody_else", anonymized=False))
+    assert told(pipeline, AnalyticsUser("u_another", anonymized=False))
+    assert IDENTIFIED.id in pipeline._earlier
+    assert told(pipeline, renamed)
+    assert told(pipeline)
+    assert not told(pipeline)
+
+
 def test_a_user_is_identified_again_with_each_change_of_workspace() -> None:
     pipeline = core()
     user = replace(IDENTIFIED, workspaces={"w_1": "admin", "w_2": "member"})
