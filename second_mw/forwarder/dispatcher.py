@@ -313,7 +313,7 @@ class Forwarder:
                 return self._nap(math.inf, blocked)
             counts = self._store.counts()
             if (due_in := self._due_in(counts, enough, hurried)) > 0:
-                most = self._settings.max_batch_events
+                most = max(enough, self._settings.max_batch_events)
                 missing = (enough if counts.ready < enough else most) - counts.ready
                 return self._nap(heard + (missing if counts.ready else 1), due_in)
             if not self._lease_one(shift):
@@ -346,7 +346,8 @@ class Forwarder:
         # Once due, everything that was ready at that moment leaves, in as many batches as it takes.
         rest = self._left_at + _BREATH - now
         # A busy host would else send many small ones, and each costs it some milliseconds.
-        if hurried or counts.ready >= (enough if rest <= 0 else self._settings.max_batch_events):
+        full = max(enough, self._settings.max_batch_events)
+        if hurried or counts.ready >= (enough if rest <= 0 else full):
             self._owed = max(self._owed, counts.ready)
         if self._owed or waited >= self._settings.flush_interval:
             self._owed = self._owed or counts.ready

@@ -135,6 +135,19 @@ def test_a_batch_that_is_not_full_waits_a_breath_behind_the_one_before(
     assert [len(request.batch) for request in sink.requests] == [10, 30, 10]
 
 
+def test_no_batch_leaves_sooner_than_asked_for_where_more_is_wanted_than_it_holds(
+    lay: Lay, sink: Sink, clock: Clock
+) -> None:
+    line = lay(clock=clock, flush_at=50, max_batch_events=10)
+    line.put(payloads(50))
+    _until(lambda: len(sink.delivered) == 50 and line.forwarder.stats()["in_flight"] == 0)
+    line.put(payloads(12, start=50))
+    _until(lambda: line.forwarder._wake_at > line.forwarder._heard)
+    assert len(sink.delivered) == 50
+    assert line.forwarder.flush(60).left == 0
+    assert len(sink.delivered) == 62
+
+
 def test_but_a_whole_batch_does_not_wait_for_the_one_that_flies(lay: Lay, sink: Sink) -> None:
     together = threading.Barrier(2)
 
