@@ -42,13 +42,16 @@ FAMILIES: Final = frozenset(
     """
     claude gpt codex gemini gemma llama mistral mixtral codestral qwen deepseek grok kimi glm phi
     command sora chatgpt o1 o2 o3 o4 o5 o6 o7 o8 o9
+    opus sonnet haiku magistral devstral ministral pixtral voxtral nemotron minimax qwq hunyuan
+    jamba
     """.split()
 )
 MODEL_WORDS: Final = frozenset(
     """
-    opus sonnet haiku mini nano pro flash lite turbo preview max large medium small xl high low
+    mini nano pro flash lite turbo preview max large medium small xl high low
     instruct chat code coder thinking reasoning vision audio latest beta experimental exp ultra
-    plus base fast
+    plus base fast r vl oss omni realtime live image instant heavy air deep think research reasoner
+    distill maverick scout
     """.split()
 )
 #: Exempt from the comparison with names inside a Model, and nowhere else.

@@ -63,6 +63,13 @@ VALUES: list[tuple[str, str, Any, Any]] = [
     ("chat initiated", "runtime_model", "arn:aws:bedrock:model/x", TEXT),
     ("chat initiated", "runtime_model", "claude@bob", TEXT),
     ("chat initiated", "runtime_model", "gpt-5 Ada", TEXT),
+    ("chat initiated", "runtime_model", "Sonnet 4.5", "Sonnet 4.5"),
+    ("chat initiated", "runtime_model", "Llama Maverick", "Llama Maverick"),
+    ("chat initiated", "runtime_model", "Sonnet 18 Ada", TEXT),
+    ("chat initiated", "runtime_model", "sonnet for Bob", TEXT),
+    ("chat initiated", "runtime_model", "Deep Think for Bob", TEXT),
+    ("chat initiated", "runtime_model", "Gemini live with Bob", TEXT),
+    ("chat initiated", "runtime_model", "live image 3", TEXT),
     # undeclared
     ("page viewed", "theme", "left-nav", "left-nav"),
     ("page viewed", "theme", "pt-BR", "pt-BR"),

@@ -100,6 +100,13 @@ MODELS = [
     "qwen-max", "Qwen 2.5 Max", "deepseek-r1", "DeepSeek V3", "grok-4", "Grok 4",
     "anthropic/claude-sonnet-4.5", "openai/gpt-5", "gpt-4-turbo-2024-04-09",
     "accounts/fireworks/models/llama-v3p1-8b", "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
+    "Sonnet 4.5", "Opus 4.5 (1M)", "Haiku 4.5", "Magistral Medium", "Devstral Small 1.1",
+    "Pixtral Large", "Nemotron Nano 9B", "MiniMax M2", "QwQ 32B", "Jamba 1.5 Large",
+    "Llama Scout", "Llama 4 Maverick", "DeepSeek Reasoner", "Grok Heavy", "GPT Realtime",
+    "GPT OSS 120B", "Gemini Deep Think", "Gemini 2.5 Flash Image", "Command R Plus", "GLM Air",
+    "unsloth/Qwen3-30B-A3B-Instruct-2507-GGUF", "hf.co/bartowski/Llama-3.2-3B-Instruct-GGUF:Q4_K_M",
+    "qwen2.5-coder:32b-instruct-q4_K_M", "mistral.mistral-large-2407-v1:0", "gemma-3-27b-it",
+    "vertex/europe-west4/gemini-2.5-flash", "databricks-meta-llama-3-3-70b-instruct",
 ]  # fmt: skip
 
 LABELS: list[tuple[str, str, Any]] = [
