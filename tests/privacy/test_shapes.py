@@ -174,8 +174,9 @@ application/vnd.openxmlformats-officedocument.wordprocessingml.document | /api/v
 4111111111111112 | 4111-1111-1111-1112 | #ffffff | 10 000 | 50% | and/or
 sk-learn-model-2 | task-management-integration-overview | Bearer token | foo~bar | 1.2.3.4.5
 [redacted:secret] | [redacted:card] | 300.1.1.300 | what? yes! | a @ b | @scope/package
-eyJub3QganNvbg.x.y | Basic authentication | Basic plan: free | basic Internationalization
-Basic YWRhIGh1bnRlcjI= | jina_reranker_v2 | wandb_v1_project | sha256~of | AQ.level | LTAIbusiness
+eyJub3QganNvbg.x.y | Basic authentication | Basic plan: free | basic telemetry
+basic Internationalization | Basic YWRhIGh1bnRlcjI= | jina_reranker_v2 | wandb_v1_project
+sha256~of | AQ.level | LTAIbusiness
 1,234,567,890 | 1111111111111111 | -----BEGIN CERTIFICATE----- | 123-456
 """
 HARMLESS = [word.strip() for line in SURVIVORS.strip().splitlines() for word in line.split(" | ")]

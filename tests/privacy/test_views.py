@@ -48,6 +48,12 @@ ENCODED = [
     MAIL.encode().hex().upper(),
     f"0x{MAIL.encode().hex()}",
     f"h-{MAIL.encode().hex()}.",
+    MAIL.encode().hex(":"),
+    f"dump {MAIL.encode().hex('-').upper()}.",
+    b64(f"\u0141 {MAIL}", "utf-16-le"),
+    b64(f"\u0141 {MAIL}", "utf-16-be"),
+    b64(MAIL, "utf-16"),
+    base64.b64encode(b"\x00\xd8" + MAIL.encode("utf-16-le")).decode(),
     "ａｄａ＠ｅｘａｍｐｌｅ.org",
     "a\u200bda@exam\u00adple.org",
     "ada@example\u202e.org",
@@ -74,6 +80,7 @@ def test_a_third_layer_is_not() -> None:
 
 
 PLAIN = """
+12:30:45 | 20-11-26 | 22.04.10 | 45:00:10 | 64-01-02-03 | a1-b2-c3 | 2026-11-26 | 1.2.3.4
 workspace_home | claude-sonnet-4-5-20250929 | gpt-5-mini | integration_settings | left-nav | pt-BR
 Settings | Europe/Berlin | UnhandledPromiseRejection | America/Argentina/Buenos_Aires | node18.19.0
 GitHub | OpenAI | USER | API | ECONNREFUSED | application/json | text/html | 2025-09-29 | a.b.c
