@@ -73,10 +73,14 @@ HITS: list[tuple[dict[str, object], str]] = [
     ({"aliases": ("countess of x",)}, "countess-of-x"),
     ({"aliases": ("count@ess.example",)}, "count@ess.example"),
     ({"aliases": ("CUST-0042-77",)}, "cust-0042-77"),
+    ({"name": "Ugo D´Angelo"}, "d-angelo"),
+]
+
+#: Spellings that this scan alone knows: the gate looks for the plain ones.
+CLOSE_HITS: list[tuple[dict[str, object], str]] = [
     ({"name": "Máire OʼBrien"}, "obrien"),
     ({"name": "Keoni Kaʻahumanu"}, "kaahumanu"),
     ({"name": "Ugo D´Angelo"}, "dangelo"),
-    ({"name": "Ugo D´Angelo"}, "d-angelo"),
     ({"name": "Əliyev"}, "eliyev"),
     ({"email": "kw@calc.example"}, "x-kwcalcexample"),
     ({"id": "user-4815162342"}, "4815162342"),
@@ -126,7 +130,7 @@ def user(fields: dict[str, object]) -> AnalyticsUser:
     return AnalyticsUser(**{"id": "somebody-else-0", **fields})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("fields", "text"), HITS)
+@pytest.mark.parametrize(("fields", "text"), [*HITS, *CLOSE_HITS])
 def test_a_value_that_holds_identity_hits(fields: dict[str, object], text: str) -> None:
     assert holds(identity_of(user(fields), frozenset()), text)
 
