@@ -288,13 +288,13 @@ def _is_random(tail: str) -> bool:
 
 # A name and its password in base64, as an Authorization header holds them
 
-_BASIC: Final = re.compile(r"(?<=[Bb][Aa][Ss][Ii][Cc][\s:])[A-Za-z0-9+/]{8,}={0,2}", re.ASCII)
-_BASIC_HINTS: Final = ("asic", "ASIC")
+# It begins with letters that are the same in Basic and basic.
+_BASIC: Final = re.compile(r"asic[\s:]([A-Za-z0-9+/]{8,}={0,2})", re.ASCII)
 
 
 def _basic_credentials(text: str) -> Iterator[Span]:
     for found in _BASIC.finditer(text):
-        encoded = found[0].rstrip("=")
+        encoded = found[1].rstrip("=")
         if len(encoded) % 4 == 1:
             continue
         raw = binascii.a2b_base64(encoded + "=" * (-len(encoded) % 4))
@@ -303,7 +303,7 @@ def _basic_credentials(text: str) -> Iterator[Span]:
         except UnicodeDecodeError:
             continue
         if colon and name.isprintable():
-            yield Span(*found.span())
+            yield Span(*found.span(1))
 
 
 # How words don't look
@@ -589,7 +589,7 @@ def _finders(text: str) -> Iterator[_Finder]:
         yield _PEM
     if _announces_key(words) or any(map(text.__contains__, _BEARER_HINTS)):
         yield _PREFIXED
-    if any(map(text.__contains__, _BASIC_HINTS)):
+    if "asic" in text:
         yield _BASIC_AUTH
     if not _DIGIT.search(text):
         return
@@ -622,6 +622,13 @@ _FEW_DIGITS: Final = 48
 _NEITHER_DIGIT_NOR_SPACE: Final = bytes({*range(256)} - {*b"0123456789"} - {*b" \t\n"})
 
 
+#: Keys that may have neither four digits in one word nor 16 letters and digits in a row: of those
+#: of twenty letters, digits and signs every fifth has not.
+_HINTS_IN_PROSE: Final = ("anon_", "dckr_pat_", "sb_secret_", "figd_", "whsec_", "pscale_")
+_GITLAB: Final = re.compile(r"gl[a-z]{2,5}-")
+_AUTHORIZATION: Final = re.compile(r"B(?:asic|earer)[\s:][\w.~+/=-]{8}", re.ASCII)
+
+
 def is_quiet(text: str) -> bool:
     """Whether a text, prose for instance, holds nothing to clean: no secret, address or control.
 
@@ -644,8 +651,10 @@ def is_quiet(text: str) -> bool:
         # A character is found in a tenth of the time of a word.
         and not ("G" in text and ("-----BEGIN" in text or "GOCSPX-" in text))
         and not ("J" in text and "eyJ" in text)
-        and not ("_" in text and ("anon_" in text or "dckr_pat_" in text))
-        and not ("-" in text and "glpat-" in text)
+        and not ("_" in text and any(map(text.__contains__, _HINTS_IN_PROSE)))
+        and not ("-" in text and "gl" in text and _GITLAB.search(text) is not None)
+        and not ("A" in text and "AIza" in text)
+        and not ("B" in text and _AUTHORIZATION.search(text) is not None)
         and not ("q" in text and "sq0" in text)
     )
 

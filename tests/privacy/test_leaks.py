@@ -864,6 +864,19 @@ SECRETS: dict[str, tuple[dict[str, Any], str]] = {
         {"message": "sent Authorization: Basic dGhpc3RsZTpjb3JyZWN0aG9yc2ViYXR0ZXJ5 to it"},
         PASSWORD,
     ),
+    "a short name and password of such a header": (
+        {"message": "sent Authorization: Basic cXVpbGw6aHVudA to it"},
+        "cXVpbGw6aHVudA",
+    ),
+    "a key glrt- in prose": ({"message": "use glrt-LWywhfP-MW3NSVmtGbSa now"}, "LWywhfP-MW3NS"),
+    "a key AIza in prose": (
+        {"message": "use AIzaSyDkLmW-xYzAbCdEfGh-IjKlMnOpQr_StUv now"},
+        "SyDkLmW-xYzAbCdEfGh",
+    ),
+    "a key sb_secret_ in prose": (
+        {"message": "use sb_secret_wTkhAfdyxd-SwRhzHXrzdEf_AXRwQpLm now"},
+        "wTkhAfdyxd-SwR",
+    ),
     "an encrypted token without a key of its own": (
         {"message": f"my cookie is {JWE}, keep it"},
         "zX9kQ2lM7rT4vB8nC3pW",
