@@ -144,11 +144,21 @@ class Rulebook:
             return False
         return names.bare_form(key) in self.catalogue.ident_keys
 
+    def has_warned(self, event: str, key: Key) -> bool:
+        """Whether there is nothing more to say of an undeclared key whose value is redacted."""
+        return (
+            key.shown == ":key"
+            or (event, key.shown) in self._warned
+            or len(self._warned) >= _REMEMBERED
+        )
+
     def warn_once(self, event: str, key: Key) -> None:
-        """Say, once for an event and key, that an undeclared string was redacted."""
-        if key.shown == ":key" or (event, key.shown) in self._warned:
-            return
-        if len(self._warned) < _REMEMBERED:
+        """Say, once for an event and key, that an undeclared string was redacted.
+
+        Args:
+            key: one that was found to hold nothing of the user: it is named.
+        """
+        if not self.has_warned(event, key):
             self._warned.add((event, key.shown))
             logger.warning(
                 "second_mw redacted a value of the undeclared property %r of %r in an anonymized "

@@ -598,7 +598,12 @@ def _in_uuids(user: AnalyticsUser, identity: Identity) -> Pieces | tuple[str, ..
     """
     texts = [compact(folded(text)).removeprefix("anon") for text in _ids_of(user)]
     texts += [*map(compact, identity.anywhere), *identity.digits, *identity.names]
-    in_hex = [text.encode().hex() for text in texts if 4 <= len(text) <= 16 and text.isascii()]
+    in_hex = [
+        spelled.encode().hex()
+        for text in texts
+        if 4 <= len(text) <= 16 and text.isascii()
+        for spelled in (text, text.title(), text.upper())
+    ]
     return searched(
         [
             *in_hex,

@@ -441,8 +441,9 @@ class Quick:
         if not is_plain(value) or rule.passed is self._routes:
             verdict = judged_text(value, key, self._rules.templates)
             if verdict.result == "redacted":
-                if key.kind is None:
-                    self._rules.warn_once(event, key)
+                if key.kind is None and not self._rules.has_warned(event, key):
+                    # The warning names the key, which has not been compared with the user yet.
+                    return None
                 return verdict.value, ""
             if verdict.value != value or len(value) > _LONGEST or not value.isascii():
                 return None

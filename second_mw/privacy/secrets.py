@@ -617,7 +617,8 @@ _CLASSES: Final = "".join(map(_class_of, range(128))).encode().ljust(256, b"!")
 _LONG_RUN: Final = b"a" * 16
 _CARD_RUN: Final = b"0" * 12
 _CARD_DIGITS: Final = len(_CARD_RUN)
-#: So many digits are looked at one by one.
+#: So many hyphens, and digits, are looked at one by one.
+_FEW_HYPHENS: Final = 16
 _FEW_DIGITS: Final = 48
 _NEITHER_DIGIT_NOR_SPACE: Final = bytes({*range(256)} - {*b"0123456789"} - {*b" \t\n"})
 
@@ -652,11 +653,23 @@ def is_quiet(text: str) -> bool:
         and not ("G" in text and ("-----BEGIN" in text or "GOCSPX-" in text))
         and not ("J" in text and "eyJ" in text)
         and not ("_" in text and any(map(text.__contains__, _HINTS_IN_PROSE)))
-        and not ("-" in text and "gl" in text and _GITLAB.search(text) is not None)
+        and not _may_hold_gitlabs(text)
         and not ("A" in text and "AIza" in text)
         and not ("B" in text and _AUTHORIZATION.search(text) is not None)
         and not ("q" in text and "sq0" in text)
     )
+
+
+def _may_hold_gitlabs(text: str) -> bool:
+    """Whether one of GitLab's prefixes may stand in a text: prose has few hyphens to go to."""
+    place = text.find("-")
+    for _ in range(_FEW_HYPHENS):
+        if place < 0:
+            return False
+        if "gl" in text[max(0, place - 7) : place]:
+            break
+        place = text.find("-", place + 1)
+    return _GITLAB.search(text) is not None
 
 
 def _has_small_figures(raw: bytes, classes: bytes) -> bool:

@@ -817,6 +817,19 @@ def test_receipts_logs_and_headers_say_nothing_of_it(caplog: pytest.LogCaptureFi
         analytics.close(timeout=1.0)
 
 
+@pytest.mark.parametrize(
+    "key", ["quillfeather", "by_zephyrine", "ws_tarnholme_83", "usr-7Gk2Pw93Zt5q", "moonwright77"]
+)
+def test_no_warning_names_a_key_that_holds_identity(
+    key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "second_mw")
+    for _ in range(3):
+        assert sent(QUILL, {key: "some free text", "plan_note": "more of it"}).status == 204
+    assert "plan_note" in caplog.text
+    assert key not in caplog.text
+
+
 def logged(record: logging.LogRecord) -> str:
     """A record as it is written, its traceback too."""
     return logging.Formatter("%(message)s").format(record)
