@@ -94,7 +94,7 @@ class Wanted:
         self.needles: tuple[Needle, ...] = tuple(dict.fromkeys(needles))
         ids = {id for needle in self.needles for id in _as_ids(needle.text)}
         #: The needles that a uuid or a distinct_id may be.
-        self.ids = frozenset((*ids, *(f"anon_{id}" for id in ids)))
+        self.ids: frozenset[str] = frozenset((*ids, *(f"anon_{id}" for id in ids)))
         #: Those that are looked for one by one.
         self._few = self.needles
         #: Of many, the long ones without a quotation mark by their first characters.
