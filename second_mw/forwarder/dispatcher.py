@@ -34,7 +34,8 @@ logger: logging.Logger = logging.getLogger("second_mw")
 _CODECS: Final[dict[str, Callable[..., Codec]]] = {"v0": V0, "v1": V1}
 #: After something unexpected in the dispatcher (a store that fails), before it looks again.
 _AFTER_A_FAULT: Final = 1.0
-#: Seconds between two batches of which the second is not full, unless a flush waits.
+#: Seconds between two batches of which the second is not full, unless a flush waits: a busy host
+#: would else send many small ones, and each costs it some milliseconds.
 _BREATH: Final = 0.1
 #: A waiting flush looks again this often, whether or not it was told of a change.
 _LOOK_AGAIN: Final = 0.25
@@ -299,7 +300,8 @@ class Forwarder:
                 heard, self._look = self._heard, False
                 hurried = self._flushes > 0
                 enough = self._settings.flush_at
-                if shift.in_flight:
+                rest = self._left_at + _BREATH - self._clock()
+                if shift.in_flight or rest > 0:
                     # What comes meanwhile is the backlog: it leaves in one batch when the one that
                     # flies has landed, and not in many small ones that cost as much each.
                     enough = max(enough, self._settings.max_batch_events)
@@ -313,9 +315,8 @@ class Forwarder:
                 return self._nap(math.inf, blocked)
             counts = self._store.counts()
             if (due_in := self._due_in(counts, enough, hurried)) > 0:
-                most = max(enough, self._settings.max_batch_events)
-                missing = (enough if counts.ready < enough else most) - counts.ready
-                return self._nap(heard + (missing if counts.ready else 1), due_in)
+                missing = enough - counts.ready if counts.ready else 1
+                return self._nap(heard + missing, min(due_in, rest) if rest > 0 else due_in)
             if not self._lease_one(shift):
                 self._owed = 0
                 return self._nap(heard + 1, self._settings.flush_interval)
@@ -344,16 +345,12 @@ class Forwarder:
             self._ready_since = now
         waited = now - self._ready_since
         # Once due, everything that was ready at that moment leaves, in as many batches as it takes.
-        rest = self._left_at + _BREATH - now
-        # A busy host would else send many small ones, and each costs it some milliseconds.
-        full = max(enough, self._settings.max_batch_events)
-        if hurried or counts.ready >= (enough if rest <= 0 else full):
+        if hurried or counts.ready >= enough:
             self._owed = max(self._owed, counts.ready)
         if self._owed or waited >= self._settings.flush_interval:
             self._owed = self._owed or counts.ready
             return 0.0
-        wait = self._settings.flush_interval - waited
-        return min(wait, rest) if rest > 0 and counts.ready >= enough else wait
+        return self._settings.flush_interval - waited
 
     def _lease_one(self, shift: Shift) -> bool:
         """Lease one batch and hand it to a sender; return whether there was one."""
