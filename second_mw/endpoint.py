@@ -314,9 +314,7 @@ class Endpoint:
         if type(body) is not Item:
             if isinstance(body, Batch):
                 return (yield from self._batch(request, user, body.batch))
-            if not isinstance(body, dict):
-                raise Refused("invalid_payload")
-            if "batch" in body and "event" not in body:
+            if isinstance(body, dict) and "batch" in body and "event" not in body:
                 return (yield from self._batch(request, user, body["batch"]))
         posted = self._posted(body, user)
         where, _ = yield from self._standing(request, user)
@@ -680,9 +678,7 @@ def _item_of(item: object) -> tuple[Item, dict[str, Any]]:
 
 def _result_key(item: object) -> str:
     """Return the uuid under which an event of a batch is answered: its own, or a new one."""
-    uuid = item.uuid if type(item) is Item else None
-    if isinstance(item, dict):
-        uuid = item.get("uuid")
+    uuid = item.get("uuid") if isinstance(item, dict) else getattr(item, "uuid", None)
     return uuid if isinstance(uuid, str) and _UUID.fullmatch(uuid) else str(uuids.uuid4())
 
 

@@ -279,8 +279,6 @@ def divert(
                 "_receipts": True,
                 # Nobody has been told of anybody when a test begins.
                 "_identified": Identified(),
-                "_known": {},
-                "_earlier": {},
             },
         ),
     ]

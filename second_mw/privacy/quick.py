@@ -267,7 +267,7 @@ class Quick:
     def _keep_together(self, plan: Plan, words: tuple[Any, ...], said: str) -> None:
         if self._together >= _REMEMBERED:
             self._together = 0
-            for plans in tuple(self._plans.values()):
+            for plans in self._plans.values():
                 for other in tuple(plans.values()):
                     other.together.clear()
         self._together += 1

@@ -352,7 +352,7 @@ class Walk:
         plan = None
         if type(posted) is dict and len(posted) <= MAX_KEYS:
             keys = keys or tuple(posted)
-            plan = self._plans.get(keys) or self._plan(keys, posted)
+            plan = self._plans.get(keys) or self._planned(keys, posted)
         if (
             plan is not None
             and (plan.numbers is None or are_small(plan.numbers(posted)))
@@ -412,7 +412,7 @@ class Walk:
                 kept[name] = self.text(kept[name], _ANY_KEY).value
         return kept
 
-    def _plan(self, keys: tuple[str, ...], posted: Mapping[str, Any]) -> Plan | None:
+    def _planned(self, keys: tuple[str, ...], posted: Mapping[str, Any]) -> Plan | None:
         """Return what becomes of an event with such keys, None if one of them is not known."""
         ways, plans = self._ways, self._plans
         if not posted.keys() <= ways.keys():

@@ -709,7 +709,7 @@ def _places(classes: bytes) -> list[int]:
 
 
 def _are_small(raw: bytes, classes: bytes, digits: list[int]) -> bool:
-    """The same, digit by digit."""
+    """Return what `_has_small_figures` does, asked of each digit."""
     if len(digits) > _FEW_DIGITS:
         figures = raw.translate(None, _NEITHER_DIGIT_NOR_SPACE).split()
         return (
