@@ -17,6 +17,8 @@ from typing import Any
 
 import msgspec
 
+from second_mw.user import REFUSED_DISTINCT_IDS
+
 _encode = msgspec.json.Encoder().encode
 
 #: `properties` keys of PostHog's v0 that are options of its v1 (posthog-contract.md, v1).
@@ -115,6 +117,9 @@ def tail_of(second: bytes) -> bytes:
 _REQUIRED = ("event", "distinct_id")
 _KNOWN = {"event", "distinct_id", "properties", "uuid", "timestamp", "options"}
 _SURROGATES = re.compile("[\ud800-\udfff]")
+#: What joins two ids in PostHog, which nothing here ever does: events, and a property.
+_JOINING_EVENTS = frozenset({"$create_alias", "$merge_dangerously"})
+_JOINING_PROPERTY = "$anon_distinct_id"
 
 
 def finish(event: Mapping[str, Any], added: Mapping[str, Any]) -> Payload:
@@ -128,7 +133,8 @@ def finish(event: Mapping[str, Any], added: Mapping[str, Any]) -> Payload:
 
     Raises:
         TypeError: a field has the wrong type.
-        ValueError: a field is missing, empty, too long, unknown or can't be encoded as JSON.
+        ValueError: a field is missing, empty, too long, unknown or can't be encoded as JSON; the
+            distinct_id is one that PostHog merges strangers under; or the event joins two ids.
     """
     if unknown := sorted(set(event) - _KNOWN):
         raise ValueError(f"unknown field in a finished event: {', '.join(map(repr, unknown))}")
@@ -138,9 +144,19 @@ def finish(event: Mapping[str, Any], added: Mapping[str, Any]) -> Payload:
             raise TypeError(f"{name!r} of a finished event must be a string")
         if not value.strip() or len(value) > 200:
             raise ValueError(f"{name!r} of a finished event must have 1 to 200 characters")
+    if event["distinct_id"].strip().casefold() in REFUSED_DISTINCT_IDS:
+        raise ValueError(
+            f"'distinct_id' of a finished event is {event['distinct_id']!r}, a word under which "
+            "PostHog would merge strangers into one person: give each an id of its own"
+        )
     properties = event.get("properties") or {}
     if not isinstance(properties, Mapping):
         raise TypeError("'properties' of a finished event must be a mapping")
+    if event["event"].strip() in _JOINING_EVENTS or _JOINING_PROPERTY in properties:
+        raise ValueError(
+            "a finished event may not join two ids ($create_alias, $merge_dangerously, "
+            f"{_JOINING_PROPERTY}): what was anonymous stays so"
+        )
     options = _options_of(event.get("options"))
     kept = {**added, **properties}
     for key, option in OPTION_OF_PROPERTY.items():

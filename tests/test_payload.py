@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from second_mw.payload import Payload, finish, joined, tail_of
+from second_mw.user import REFUSED_DISTINCT_IDS
 
 EVENT = {"event": "job done", "distinct_id": "u_1"}
 
@@ -82,6 +83,17 @@ def test_an_unpaired_surrogate_is_mended_wherever_it_stands() -> None:
         ({**EVENT, "timestamp": datetime(2026, 1, 1)}, ValueError, "time zone"),
         ({**EVENT, "timestamp": "0001-01-01T00:00:00+05:00"}, ValueError, "out of range"),
         ({**EVENT, "props": {}}, ValueError, "'props'"),
+        ({"event": "$create_alias", "distinct_id": "u_1"}, ValueError, "join two ids"),
+        ({"event": "$merge_dangerously", "distinct_id": "u_1"}, ValueError, "join two ids"),
+        (
+            {
+                "event": "$identify",
+                "distinct_id": "u_1",
+                "properties": {"$anon_distinct_id": "anon_1", "$set": {"plan": "pro"}},
+            },
+            ValueError,
+            "join two ids",
+        ),
     ],
 )
 def test_an_event_that_is_not_finished_is_refused(
@@ -89,6 +101,21 @@ def test_an_event_that_is_not_finished_is_refused(
 ) -> None:
     with pytest.raises(error, match=said):
         finish(event, {})
+
+
+@pytest.mark.parametrize("refused", sorted(REFUSED_DISTINCT_IDS))
+def test_no_event_leaves_under_a_word_that_merges_strangers(refused: str) -> None:
+    for spelling in (refused, f" {refused.upper()}\n"):
+        with pytest.raises(ValueError, match="merge strangers"):
+            finish({**EVENT, "distinct_id": spelling}, {})
+    # A word that only holds one is an id like any other.
+    for own in (f"{refused}_1", f"my {refused}"):
+        assert finish({**EVENT, "distinct_id": own}, {}).distinct_id == own
+
+
+def test_a_host_may_say_itself_who_a_person_is() -> None:
+    told = {"event": "$identify", "distinct_id": "u_1", "properties": {"$set": {"plan": "pro"}}}
+    assert msgspec.json.decode(finish(told, {}).properties) == {"$set": {"plan": "pro"}}
 
 
 def test_joining_objects_without_decoding_them() -> None:
