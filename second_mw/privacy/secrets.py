@@ -133,16 +133,23 @@ class _Known(NamedTuple):
 
 _WORD: Final = r"[\w-]{8,}"
 _ALNUM: Final = r"[A-Za-z0-9]{8,}"
+_HEXES: Final = r"[0-9a-f]{32,}"
+_UUIDS: Final = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _BASE64: Final = r"[\w+/=-]{8,}"
 KNOWN: Final = (
     _Known("sk-", _WORD, "OpenAI, Anthropic, OpenRouter and others"),
     _Known("sk_live_ sk_test_ rk_live_ rk_test_", _ALNUM, "Stripe"),
+    _Known("sk_org_live_ sk_org_test_ ek_live_ ek_test_", _ALNUM, "Stripe"),
+    _Known("sk_sbox_", r"[a-z0-9]{24,}", "Checkout.com"),
+    _Known("pdl_live_apikey_ pdl_sdbx_apikey_", r"\w{24,}", "Paddle"),
+    _Known("pi_ seti_ cs_", r"[A-Za-z0-9]{14,}_secret_[A-Za-z0-9]{8,}", "Stripe, of a payment"),
     _Known("whsec_", _BASE64, "Stripe and Svix, webhooks"),
     _Known("ghp_ gho_ ghu_ ghs_ ghr_", _ALNUM, "GitHub"),
     _Known("github_pat_", r"\w{8,}", "GitHub, fine-grained"),
     _Known(
         "glpat- gldt- glrt- glcbt- glptt- glft- glsoat- glimt- glagent- gloas- glffct- GR1348941",
-        _WORD,
+        # A newer one says behind dots how long it is, and its checksum.
+        r"[\w-]{8,}(?:\.[0-9a-z]{2}\.[0-9a-z]{7,9})?",
         "GitLab",
     ),
     _Known("xoxa- xoxb- xoxc- xoxd- xoxe- xoxo- xoxp- xoxr- xoxs- xapp-", _WORD, "Slack"),
@@ -154,16 +161,16 @@ KNOWN: Final = (
     _Known("npm_", _ALNUM, "npm"),
     _Known("pypi-", _WORD, "PyPI"),
     _Known("rubygems_", _ALNUM, "RubyGems"),
-    _Known("dckr_pat_", _WORD, "Docker"),
+    _Known("dckr_pat_ dckr_oat_", _WORD, "Docker"),
     _Known("doo_v1_ dop_v1_ dor_v1_", _ALNUM, "DigitalOcean"),
     _Known("shpat_ shpca_ shppa_ shpss_", _ALNUM, "Shopify"),
     _Known("SG.", r"[\w-]{16,}\.[\w-]{16,}", "SendGrid"),
-    _Known("hf_", _ALNUM, "Hugging Face"),
+    _Known("hf_ api_org_", _ALNUM, "Hugging Face"),
     _Known("gsk_", _ALNUM, "Groq"),
     _Known("xai-", _WORD, "xAI"),
     _Known("nvapi-", _WORD, "NVIDIA"),
     _Known("pplx-", _ALNUM, "Perplexity"),
-    _Known("lin_api_ lin_oauth_", _ALNUM, "Linear"),
+    _Known("lin_api_ lin_oauth_ lin_wh_", _ALNUM, "Linear"),
     _Known("ntn_", _ALNUM, "Notion"),
     _Known("sntrys_ sntryu_ sntrya_", _BASE64, "Sentry"),
     _Known("glsa_", r"\w{8,}", "Grafana"),
@@ -180,7 +187,7 @@ KNOWN: Final = (
     _Known("HRKU-", _WORD, "Heroku"),
     _Known("fo1_ fm1_ fm2_", _BASE64, "Fly.io"),
     _Known("sbp_ sb_secret_", _WORD, "Supabase"),
-    _Known("pscale_tkn_ pscale_pw_ pscale_oauth_", _WORD, "PlanetScale"),
+    _Known("pscale_tkn_ pscale_pw_ pscale_oauth_", r"[\w.=-]{8,}", "PlanetScale"),
     _Known("dp.pt. dp.st. dp.ct. dp.sa. dp.scim. dp.audit.", r"[\w.-]{8,}", "Doppler"),
     _Known("ops_eyJ", _BASE64, "1Password"),
     _Known("tskey-", _WORD, "Tailscale"),
@@ -188,11 +195,11 @@ KNOWN: Final = (
     _Known("CLOJARS_", _ALNUM, "Clojars"),
     _Known("PMAK-", _WORD, "Postman"),
     _Known("CFPAT-", _WORD, "Contentful"),
-    _Known("tfp_", _WORD, "Typeform"),
+    _Known("tfp_", r"[\w.=-]{8,}", "Typeform"),
     _Known("rdme_", _ALNUM, "ReadMe"),
     _Known("pnu_", _ALNUM, "Prefect"),
     _Known("squ_ sqp_ sqa_", _ALNUM, "SonarQube"),
-    _Known("sgp_", r"\w{8,}", "Sourcegraph"),
+    _Known("sgp_ slk_ sgamp_user_", r"\w{8,}", "Sourcegraph and Amp"),
     _Known("snyk_uat. snyk_sat.", r"[\w.-]{8,}", "Snyk"),
     _Known("NRAK- NRJS- NRII- NRSP-", _WORD, "New Relic"),
     _Known("dt0c01. dt0s01.", r"[\w.-]{8,}", "Dynatrace"),
@@ -202,7 +209,7 @@ KNOWN: Final = (
     _Known("SK", r"[0-9a-f]{32}", "Twilio"),
     _Known("sq0atp- sq0csp-", _WORD, "Square"),
     _Known("access_token$production$ access_token$sandbox$", r"[\w$]{8,}", "Braintree"),
-    _Known("FLWSECK-", _WORD, "Flutterwave"),
+    _Known("FLWSECK- FLWSECK_TEST-", _WORD, "Flutterwave"),
     _Known("shippo_live_ shippo_test_", _ALNUM, "Shippo"),
     _Known("EZAK EZTK", r"[A-Za-z0-9]{24,}", "EasyPost"),
     _Known("pat-na1- pat-eu1-", _WORD, "HubSpot"),
@@ -233,11 +240,53 @@ KNOWN: Final = (
     _Known("ATTA", r"[A-Za-z0-9]{40,}", "Trello"),
     _Known("sha256~", r"[\w-]{24,}", "OpenShift"),
     _Known("duffel_live_ duffel_test_", _WORD, "Duffel"),
+    _Known("ABSK", r"[A-Za-z0-9+/=]{80,}", "AWS, Bedrock"),
+    _Known("bedrock-api-key-", _BASE64, "AWS, Bedrock for a day"),
+    _Known("fw_", r"(?=[A-Za-z]{0,23}\d)[A-Za-z0-9]{22,}", "Fireworks"),
+    _Known("ak- as-", r"(?=[A-Za-z]{0,21}\d)[A-Za-z0-9]{22}(?![A-Za-z0-9])", "Modal"),
+    _Known("crsr_ key_", r"[0-9a-f]{64}", "Cursor"),
+    _Known("fc-", _HEXES, "Firecrawl"),
+    _Known("re_", r"[A-Za-z0-9]{8}_[A-Za-z0-9]{20,}", "Resend"),
+    _Known("tr_prod_ tr_dev_ tr_stg_", r"[A-Za-z0-9]{16,}", "Trigger.dev"),
+    _Known("signkey-prod- signkey-test- signkey-branch-", _HEXES, "Inngest"),
+    _Known("vtwn_", r"[A-Za-z0-9]{24,}", "Val Town"),
+    _Known("unkey_", r"[A-Za-z0-9]{20,}", "Unkey"),
+    _Known("polar_oat_ polar_pat_", r"[A-Za-z0-9]{24,}", "Polar"),
+    _Known("cal_live_ cal_test_", _HEXES, "Cal.com"),
+    _Known("essu_", r"[\w+/=-]{32,}", "Elastic Cloud"),
+    _Known("hcaik_ hcbik_ hcxik_ hcamk_", r"[a-z0-9]{32,}", "Honeycomb"),
+    _Known("xaat- xapt-", _UUIDS, "Axiom"),
+    _Known("sdk- api-", _UUIDS, "LaunchDarkly"),
+    _Known("access-sandbox- access-development- access-production-", _UUIDS, "Plaid"),
+    _Known("depot_project_ depot_org_", _HEXES, "Depot"),
+    _Known("pat.", r"[\w-]{22}\.[0-9a-f]{24}\.[A-Za-z0-9]{20}", "Harness"),
+    _Known("v1.0-", r"[0-9a-f]{24}-[0-9a-f]{64,}", "Cloudflare, origin certificates"),
+    _Known("v1.", r"[0-9a-f]{40}", "GitHub, installations of old"),
+    _Known("API-", r"[A-Z0-9]{26}", "Octopus Deploy"),
+    _Known("oy2", r"[a-z0-9]{43}", "NuGet"),
+    _Known("sl.", r"(?:u\.)?[\w-]{100,}", "Dropbox"),
+    _Known("EAA", r"[A-Z][\w-]{58,}", "Facebook and Square"),
+    _Known("AAAAAAAAAAAAAAAAAAAAA", r"[\w%-]{32,}", "X, formerly Twitter"),
+    _Known("WPL_AP1.", r"[A-Za-z0-9]{12,}\.[\w+/=-]{8,}", "LinkedIn"),
+    _Known("A3-", r"[A-Z0-9]{6}-[A-Z0-9-]{11,12}(?:-[A-Z0-9]{5}){3}", "1Password"),
+    _Known("eyJrIjoi", r"[A-Za-z0-9]{48,}", "Grafana, formerly"),
+    _Known("cmVmdGtu", r"[A-Za-z0-9]{40,}", "Artifactory, references"),
+    _Known("klarna_live_api_ klarna_test_api_", r"[\w-]{24,}", "Klarna"),
+    _Known("live_", r"(?=[A-Za-z]{0,29}\d)[A-Za-z0-9]{30,}", "Mollie and Lob"),
+    _Known("sm_aat_ sm_pat_ sm_sat_", r"[A-Za-z0-9]{16,}", "SettleMint"),
+    _Known("tk-us-", r"[\w-]{40,}", "Scalingo"),
+    _Known("fio-u-", r"[\w-]{40,}", "Frame.io"),
+    _Known("ico-", r"[A-Za-z0-9]{32}", "Infracost"),
+    _Known("p8e-", r"[A-Za-z0-9]{32}", "Adobe"),
+    _Known("authToken=", r"[\w.+/=-]{8,}", "npm's settings"),
+    _Known("secret-token:", r"[\w.~%+/=-]{8,}", "whoever follows RFC 8959"),
 )
 #: What an Authorization header holds; the word itself may stay.
 _BEARER: Final = r"(?<=[Ee][Aa][Rr][Ee][Rr][\s:])[\w.~+/=-]{8,}"
+#: Keys in whose middle a sign is known: Microsoft Entra's, and those of Telegram's bots.
+_SIGNED: Final = r"(?<=\dQ~)[\w.~-]{28,}|(?<=\d:AA)[\w-]{33}"
 _KNOWN: Final = re.compile(
-    _BEARER
+    f"{_BEARER}|{_SIGNED}"
     + "|(?<![A-Za-z0-9])(?:"
     + "|".join(
         f"(?:{'|'.join(map(re.escape, known.prefixes.split()))})(?:{known.tail})" for known in KNOWN
@@ -252,7 +301,7 @@ _HINTS_OF_LETTERS: Final = tuple(hint for hint in _HINTS if hint.isalnum())
 #: The words with which the other prefixes begin: one look for a hundred.
 _HEADS: Final = frozenset(re.split(r"[^A-Za-z0-9]", hint)[0] for hint in _HINTS)
 _SIGNS_AS_SPACES: Final = {code: " " for code in range(128) if not chr(code).isalnum()}
-_BEARER_HINTS: Final = ("earer", "EARER")
+_HINTS_WITHIN: Final = ("earer", "EARER", "Q~", ":AA")
 _ALNUM_RUN: Final = re.compile(r"[A-Za-z0-9]+")
 
 
@@ -587,7 +636,7 @@ def _finders(text: str) -> Iterator[_Finder]:
         yield _JWT
     if "-----BEGIN " in text:
         yield _PEM
-    if _announces_key(words) or any(map(text.__contains__, _BEARER_HINTS)):
+    if _announces_key(words) or any(map(text.__contains__, _HINTS_WITHIN)):
         yield _PREFIXED
     if "asic" in text:
         yield _BASIC_AUTH
@@ -625,7 +674,7 @@ _NEITHER_DIGIT_NOR_SPACE: Final = bytes({*range(256)} - {*b"0123456789"} - {*b" 
 
 #: Keys that may have neither four digits in one word nor 16 letters and digits in a row: of those
 #: of twenty letters, digits and signs every fifth has not.
-_HINTS_IN_PROSE: Final = ("anon_", "dckr_pat_", "sb_secret_", "figd_", "whsec_", "pscale_")
+_HINTS_IN_PROSE: Final = ("anon_", "dckr_", "sb_secret_", "figd_", "whsec_", "pscale_")
 _GITLAB: Final = re.compile(r"gl[a-z]{2,5}-")
 _AUTHORIZATION: Final = re.compile(r"B(?:asic|earer)[\s:][\w.~+/=-]{8}", re.ASCII)
 
@@ -655,8 +704,11 @@ def is_quiet(text: str) -> bool:
         and not ("_" in text and any(map(text.__contains__, _HINTS_IN_PROSE)))
         and not _may_hold_gitlabs(text)
         and not ("A" in text and "AIza" in text)
+        and not (":" in text and "secret-token:" in text)
+        and not ("~" in text and "Q~" in text)
         and not ("B" in text and _AUTHORIZATION.search(text) is not None)
         and not ("q" in text and "sq0" in text)
+        and not ("N" in text and "NRII-" in text)
     )
 
 

@@ -169,6 +169,9 @@ def _without_userinfo(beginning: re.Match[str], url: str) -> tuple[str, str]:
         end = _END_OF_HOST.search(rest)
         place = end.start() if end else len(rest)
         host, rest = _host(rest[:place]), rest[place:]
+    if ";" in host and _PARAMETERS.search(host):
+        # jdbc:sqlserver://db:1433;user=sa;password=… has nothing else behind its host.
+        host, rest = _PARAMETERS.sub("", host), ""
     return f"{beginning[1] or ''}//{host}", rest
 
 

@@ -548,6 +548,8 @@ SHAPES = [
     shape("a key ghp_", "ghp_16C7e42F292c6912E7710c838347Ae178B4a"),
     shape("a key xoxb-", "xoxb-123456789012-abcdefghijkl"),
     shape("a key AKIA", "AKIAIOSFODNN7EXAMPLE"),
+    shape("a key of LinkedIn's, in parts", "WPL_AP1.Je1l5kHK3mbQyI2H.8gXwD0WU"),
+    shape("a key of 1Password's, in parts", "A3-ICBJUK-N4FHSPG1HBD-TBL41-4LLEO-PEAGZ"),
     shape("a key glpat- that its own signs break", "glpat-LWywhfP-MW3NSVmtGbSa"),
     shape("a key dckr_pat_ with few digits", "dckr_pat_Tf0baNaMYmbdzw_Isz0psundmjv"),
     shape("a key GOCSPX-", "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"),
@@ -866,7 +868,47 @@ SECRETS: dict[str, tuple[dict[str, Any], str]] = {
     "a key AKIA": ({"theme": "AKIAIOSFODNN7EXAMPLE"}, "AKIAIOSFODNN7EXAMPLE"),
     "a key phx_": ({"theme": "phx_abcdefghijklmnopqrstuvwxyz012345"}, "abcdefghijklmnopqrstuvwxyz"),
     "a key NRAK-": ({"message": "NRAK-7GX2P0QKZ41VNB8D5MWJ3RT6YH9"}, "7GX2P0QKZ41VNB8D5MWJ3RT6YH9"),
+    "a key NRII- in prose": ({"message": "NRII-kTbhAfdyxdRwR-zHXrzdEfqAXRwQpLmT"}, "kTbhAfdyxdRwR"),
     "a key SK of Twilio's": ({"message": f"SK{HEX_24}65f0c0ff"}, HEX_24),
+    "a key of Modal's in prose": (
+        {"message": "as as-Ol1SwGqDXPwYJHijMzgqwB says"},
+        "Ol1SwGqDXPwYJ",
+    ),
+    "a key of Fireworks'": ({"message": "use fw_iwHrmSNqMmhyTFcVtXfsXA7b now"}, "iwHrmSNqMmhyTF"),
+    "a key of Resend's": ({"message": "re_cTtpEyDw_NKFusihLvKVQknRAQfmFcWCv"}, "NKFusihLvKVQkn"),
+    "a key of 1Password's": (
+        {"message": "keep A3-ASWWYB-K9RYLJVDRD4-TBL7T-PLL6O-PEAGZ well"},
+        "K9RYLJVDRD4",
+    ),
+    "what a payment is confirmed with": (
+        {"message": "pi_MtwBwLkdIwHuixZaYrKJUKri_secret_YrKJUKribcBjcGVHVfZ"},
+        "YrKJUKribcBjcGVHVfZ",
+    ),
+    "a secret that says so by the book": (
+        {"message": "at secret-token:wTkhA-fdyxd/SwRhzHXrzdEf it is"},
+        "SwRhzHXrzdEf",
+    ),
+    "npm's setting": (
+        {"message": f"//registry.npmjs.example/:_authToken={UUID_4}"},
+        UUID_4,
+    ),
+    "a key of Telegram's bots": (
+        {"message": "508834076:AAC2kBXAFQRtZzUxJuBz9ExY2s2lXAgOQ6Dvq fails"},
+        "C2kBXAFQRtZzUxJuBz9ExY2",
+    ),
+    "a key of Entra's": (
+        {"message": "wants KFa9Q~tCqIzanYHEKnLgGvEr~rTbsASNKgOvi_x to be kept"},
+        "tCqIzanYHEKnLgGvEr",
+    ),
+    "a key of Bedrock's": ({"message": f"ABSK{b64(RESET * 4)}"}, b64(RESET * 4)[8:40]),
+    "the checksum of a key of GitLab's": (
+        {"message": "glpat-LWywhfPMWqNSVmtGbSaxwTkhAfdy.01.qvwhd5h7v it was"},
+        "qvwhd5h7v",
+    ),
+    "a password of a driver's address": (
+        {"message": f"jdbc:sqlserver://db:1433;user=sa;password={PASSWORD};x=1"},
+        PASSWORD,
+    ),
     "a key of Azure's": ({"message": f"AccountKey={'Zx9Kq2Lm7Rt4Vb8Nc3Pw' * 3}=="}, "Zx9Kq2Lm7Rt4"),
     "a key glpat- in prose": ({"message": "use glpat-LWywhfP-MW3NSVmtGbSa now"}, "LWywhfP-MW3NS"),
     "a key GOCSPX- in prose": (

@@ -160,7 +160,13 @@ LABELS: list[tuple[str, str, Any]] = [
         sk-learn-model-2 sk-SK github_pat_connected glpat-token-rotation
         npm_install_failed hf_transfer pypi-publish key-press-handler secret_rotation
         Chrome/142.0.0.0 Edg/142.0.0.0-beta 1920x1080/60 12:30:45:1234 100+2000+300+4000
-        SK-2026 pul-requests dp.state tskey-rotated""".split()
+        SK-2026 pul-requests dp.state tskey-rotated
+        re_authenticate re_captcha_required pi_succeeded cs_expired seti_requires_action
+        live_preview_opened live_someLongNameOfOneFunctionThatSays fw_upgrade_started
+        fw_someLongNameOfOneFunction as-a-service ak-analytics as-someLongFunctionNameIs
+        fc-barcelona-theme key_pressed sdk-node api-gateway api-v2.beta access-sandbox
+        secret-token:rotated v1.0-beta.3 sl.table tr_dev_server cal_live_updates
+        API-REFERENCE pat.expired EAAccelerator A3-landscape-60-40 oy2""".split()
     ],
 ]  # fmt: skip
 

@@ -45,6 +45,7 @@ CLEANED = [
     ("search?q=ada", "search"),
     ("https://[::1]:80/x?q", "https://[::1]:80/x"),
     ("https://x.org/a;jsessionid=AB12;v=1/b", "https://x.org/a/b"),
+    ("jdbc:sqlserver://db:1433;user=sa;password=aBc1;enc=1", "jdbc:sqlserver://db:1433"),
     # campaigns that carry something else
     (f"https://x.org/?utm_source={quote('https://y.org/?a=b', safe='')}", "https://x.org/"),
     ("https://x.org/?utm_campaign=ada%40example.org", "https://x.org/"),
