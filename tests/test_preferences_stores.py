@@ -7,7 +7,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -369,6 +371,65 @@ def test_the_error_names_the_variable(file: Path, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(ConfigurationError, match=f"^{variable}: .*no SQLite file"):
             Analytics.from_env()
         monkeypatch.delenv(variable)
+
+
+# memory:// in gunicorn, which tells an ASGI app nothing of its other workers
+
+GUNICORNS_APP = """
+from pathlib import Path
+from second_mw import Analytics, Choice
+try:
+    Analytics(token="phc_x", host="http://127.0.0.1:9").preferences.put("k", Choice(False))
+    word = "kept"
+except Exception as error:
+    word = type(error).__name__
+Path("word").write_text(word)
+raise RuntimeError("that is all: gunicorn ends where its workers do not start")
+"""
+
+
+@pytest.mark.parametrize(("workers", "word"), [(1, "kept"), (2, "PreferencesUnavailable")])
+@pytest.mark.parametrize("kind", ["sync", "asgi"])
+def test_gunicorns_other_workers_close_memory_preferences(
+    kind: str, workers: int, word: str, tmp_path: Path
+) -> None:
+    if find_spec("gunicorn") is None or (kind == "asgi" and not find_spec("gunicorn.asgi")):
+        pytest.skip("this gunicorn has no such workers")
+    (tmp_path / "once.py").write_text(GUNICORNS_APP)
+    command = [sys.executable, "-m", "gunicorn", "once:app", "--bind", "127.0.0.1:0"]
+    subprocess.run(
+        [*command, "--workers", str(workers), "--worker-class", kind],
+        cwd=tmp_path,
+        timeout=120,
+        capture_output=True,
+        check=False,
+    )
+    assert (tmp_path / "word").read_text() == word
+
+
+#: A worker's method, in which the main thread is for as long as the worker lives.
+IN_GUNICORN: dict[str, Any] = {"__name__": "gunicorn.workers.base"}
+exec("def run(self, work): return work()", IN_GUNICORN)
+
+
+@pytest.mark.parametrize(
+    ("cfg", "alone"),
+    [({"workers": 1}, True), ({"workers": 3}, False), ({"workers": "3"}, True), ({}, True)],
+)
+@pytest.mark.parametrize("is_gunicorn", [True, False])
+def test_how_many_workers_there_are_stands_in_gunicorns_settings(
+    is_gunicorn: bool, cfg: dict[str, Any], alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "gunicorn.arbiter", raising=False)
+    if is_gunicorn:
+        monkeypatch.setitem(sys.modules, "gunicorn.arbiter", ModuleType("gunicorn.arbiter"))
+    worker = SimpleNamespace(cfg=SimpleNamespace(**cfg))
+    store = IN_GUNICORN["run"](worker, MemoryPreferences)
+    if alone or not is_gunicorn:
+        store.put(KEY, Choice(anonymized=False))
+    else:
+        with pytest.raises(PreferencesUnavailable):
+            store.put(KEY, Choice(anonymized=False))
 
 
 # What follows for a user

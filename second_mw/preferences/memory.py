@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from threading import Lock
+from threading import Lock, main_thread
 from typing import Final
 
 from second_mw.errors import ConfigurationError, PreferencesUnavailable
@@ -86,9 +86,28 @@ def _is_child() -> bool:
 
 
 def _declares_workers() -> bool:
-    """Whether the usual variable declares more than one worker process."""
+    """Whether the usual variable, or gunicorn, declares more than one worker process."""
     declared = os.environ.get("WEB_CONCURRENCY", "").strip()
-    return declared.isdigit() and int(declared) > 1
+    return (declared.isdigit() and int(declared) > 1) or _workers_of_gunicorn() > 1
+
+
+def _workers_of_gunicorn() -> int:
+    """Return how many workers the gunicorn has that runs this process, 0 if none does.
+
+    Its workers are forked before they load the app, and only a WSGI app is told of the others with
+    each request; an ASGI app never. What is declared stands in the settings of the worker, whose
+    method the main thread is in for as long as the worker lives.
+    """
+    if "gunicorn.arbiter" not in sys.modules:
+        return 0
+    frame = sys._current_frames().get(main_thread().ident or 0)
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).startswith("gunicorn."):
+            workers = getattr(getattr(frame.f_locals.get("self"), "cfg", None), "workers", None)
+            if isinstance(workers, int):
+                return workers
+        frame = frame.f_back
+    return 0
 
 
 def from_url(url: str, setting: str = "preferences") -> MemoryPreferences:
