@@ -89,8 +89,14 @@ class Resolver:
         return self._threaded(scope)
 
 
-def _left_by_host(environ: MutableMapping[str, Any]) -> Any:
-    return environ.get(USER_KEY)
+def _left_by_host(environ: MutableMapping[str, Any]) -> AnalyticsUser | None:
+    left = environ.get(USER_KEY)
+    if left is None or isinstance(left, AnalyticsUser):
+        return left
+    raise TypeError(
+        f"environ or scope has {type(left).__name__} under {USER_KEY!r}; it must be an "
+        "AnalyticsUser or None (see `second-mw docs readme`, 'Wrap your app')"
+    )
 
 
 def _is_async(user: Callable[..., Any]) -> bool:

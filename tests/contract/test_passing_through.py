@@ -306,7 +306,7 @@ def test_a_sync_resolver_runs_in_a_thread_unless_it_says_that_it_does_not_block(
 
 
 @pytest.mark.parametrize("ask", [Wsgi, Asgi])
-def test_a_host_may_leave_the_user_in_environ_or_scope(ask, make) -> None:
+def test_a_host_may_leave_the_user_in_environ_or_scope(ask, make, caplog) -> None:
     """Without a resolver; anything there that is no AnalyticsUser is an error that says so."""
     analytics = make()
     kwargs = {"user": None}
@@ -334,6 +334,8 @@ def test_a_host_may_leave_the_user_in_environ_or_scope(ask, make) -> None:
             del analytics.wsgi, analytics.asgi
 
     assert [left(ADA), left(None), left({"id": "u_1"})] == [204, 401, 500]
+    (record,) = [r for r in caplog.records if r.exc_info]
+    assert "dict under 'second_mw.user'" in str(record.exc_info[1])
 
 
 def test_a_user_that_is_no_callable_is_refused_at_start_up(make) -> None:
