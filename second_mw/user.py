@@ -110,6 +110,12 @@ class AnalyticsUser:
         # A user must be printable in a log line without naming the person (spec §15).
         return "AnalyticsUser(…)"
 
+    def __reduce__(self) -> tuple[type[AnalyticsUser], tuple[object, ...]]:
+        # Hosts keep users in sessions and caches, and a read-only mapping can't be pickled.
+        workspaces = None if self.workspaces is None else dict(self.workspaces)
+        fields = (self.id, self.email, self.name, self.onboarded, self.anonymized, self.sharing)
+        return AnalyticsUser, (*fields, workspaces, self.aliases)
+
     def __hash__(self) -> int:
         return hash((self.id, self.email, self.name, self.aliases))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -48,6 +50,17 @@ def test_equal_users_are_equal_and_hash_alike() -> None:
     one, two = (AnalyticsUser("u_1", workspaces={"w": None}) for _ in range(2))
     assert (one, hash(one)) == (two, hash(two))
     assert one != AnalyticsUser("u_1", workspaces={"w": "admin"})
+
+
+@pytest.mark.parametrize("workspaces", [None, {}, {"w": "admin", "v": None}])
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda user: pickle.loads(pickle.dumps(user))])
+def test_a_user_can_be_kept_in_a_session_or_a_cache(copied: Any, workspaces: Any) -> None:
+    user = AnalyticsUser(
+        "u_1", "ada@example.org", "Ada", False, False, True, workspaces, ("bob", "0042")
+    )
+    again = copied(user)
+    assert again == user
+    assert again.workspaces == workspaces
 
 
 def test_a_user_printed_names_nobody() -> None:
