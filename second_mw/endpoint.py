@@ -88,7 +88,6 @@ class Answer(NamedTuple):
 
 #: Every header that is read here or in `origin`: an adapter may leave all others alone.
 READ_HEADERS: Final = (
-    "access-control-request-method",
     "content-encoding",
     "content-type",
     "dnt",
@@ -428,15 +427,15 @@ class Endpoint:
     # GET, PUT {prefix}/preferences
 
     def _preferences(self, request: Request) -> Steps:
-        user = yield from self._user(request)
-        # A rate of its own: who posts too many events must still be able to stop sharing.
-        yield from self._count("choices", self._pipeline.user_key(user.id))
         if request.method == "GET":
+            user = yield from self._user(request)
+            yield from self._count("choices", self._pipeline.user_key(user.id))
             where, choice = yield from self._standing(request, user)
             return self._preferences_answer(user, where, choice)
         _check_media_type(request, "application/json")
-        if not user.onboarded:
-            raise Refused("not_onboarded")
+        user = yield from self._onboarded_user(request)
+        # A rate of its own: who posts too many events must still be able to stop sharing.
+        yield from self._count("choices", self._pipeline.user_key(user.id))
         body = yield NeedBody(_MAX_CHOICE_BODY)
         wanted = _wanted_choice(self._json(request, body, _MAX_CHOICE_BODY))
         self._check_choice(request, user, wanted)
@@ -452,7 +451,7 @@ class Endpoint:
             self._say_once("a choice could not be stored", error)
             raise Refused("preferences_unavailable", retry_after=5.0) from None
         where, choice = yield from self._standing(request, user)
-        if wanted.anonymized is False and where.mode == "identified" and where.shares:
+        if where.mode == "identified" and where.shares:
             yield from self._identify_now(user, None)
         return self._preferences_answer(user, where, choice)
 
@@ -529,10 +528,16 @@ class Endpoint:
         def static(request: Request) -> Steps:
             if request.method not in ("GET", "HEAD"):
                 refusal = self._refusal(Refused("method_not_allowed", allow="GET, HEAD"))
-                return refusal._replace(headers=[*COMMON_HEADERS, *refusal.headers])
+                cors = self._origins.cors_headers(request.header)
+                return refusal._replace(headers=[*COMMON_HEADERS, *refusal.headers, *cors])
             # A URL that names the version never changes its bytes.
             is_versioned = request.query == f"v={file.version}"
-            cached = [*headers, ("Cache-Control", _IMMUTABLE if is_versioned else "no-cache")]
+            cached = [
+                *headers,
+                ("Cache-Control", _IMMUTABLE if is_versioned else "no-cache"),
+                # A page of another origin can check a script's integrity only if it may read it.
+                *self._origins.cors_headers(request.header),
+            ]
             if not _etags(request.header("if-none-match")).isdisjoint((file.etag, "*")):
                 return Answer(304, cached)
             return Answer(200, [content_type, *cached], file.body)

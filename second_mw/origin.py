@@ -75,8 +75,11 @@ class Origins:
         ]
 
     def preflight_headers(self, header: Header, methods: str) -> list[tuple[str, str]] | None:
-        """Return the headers of a preflight's answer, None if the request is no allowed one."""
-        if header("access-control-request-method") is None or not self.is_allowed(header):
+        """Return the headers of a preflight's answer, None if it is not from an allowed origin.
+
+        An OPTIONS request that names no method to come is answered alike: it asks the same.
+        """
+        if not self.is_allowed(header):
             return None
         return [
             *self.cors_headers(header),

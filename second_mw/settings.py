@@ -156,6 +156,8 @@ def _file_name(value: Any) -> str:
 
 
 def _origins(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
     items: Iterable[Any] = value.split(",") if isinstance(value, str) else value
     origins = []
     for item in items:
@@ -322,7 +324,7 @@ FIELDS: Final[tuple[Field, ...]] = (
         "allowed_origins",
         (),
         _origins,
-        "origins such as https://app.example.org, separated by commas",
+        "origins such as https://app.example.org, separated by commas, or None",
         ("SECOND_ANALYTICS_ALLOWED_ORIGINS",),
     ),
     Field(
@@ -351,7 +353,7 @@ FIELDS: Final[tuple[Field, ...]] = (
     Field("flush_interval", 2.0, _seconds, "seconds, more than 0"),
     # Far below PostHog's 20 MiB a body, and what its own SDKs keep to.
     Field("max_batch_events", 1000, _whole(1, 10_000), "a whole number from 1 to 10000"),
-    Field("max_batch_bytes", 5_000_000, _whole(10_000, 20_000_000), "bytes, 10000 to 20000000"),
+    Field("max_batch_bytes", 5_000_000, _whole(100, 20_000_000), "bytes, 100 to 20000000"),
     Field("max_in_flight", 4, _whole(1, 64), "a whole number from 1 to 64"),
     Field("max_retries", None, _optional(_whole(0)), "a whole number, 0 or more, or None"),
     # After three days PostHog's own tools no longer expect an event of that time.
@@ -364,7 +366,7 @@ FIELDS: Final[tuple[Field, ...]] = (
     Field("shutdown_timeout", 5.0, _seconds, "seconds, more than 0"),
     Field("disable_geoip", True, _flag, "True or False"),
     Field("historical_migration", False, _flag, "True or False"),
-    Field("max_body", 256 * 1024, _whole(1024, 20_000_000), "bytes, 1024 to 20000000"),
+    Field("max_body", 256 * 1024, _whole(1, 20_000_000), "bytes, 1 to 20000000"),
     # A phone on a bad line takes seconds for its 64 KB; who takes longer holds a connection open.
     Field("body_timeout", 30.0, _seconds, "seconds, more than 0"),
     Field("rate", "600/minute", _optional(_rate), "a rate such as 600/minute, or None"),
@@ -413,7 +415,7 @@ class SettingsFields(TypedDict, total=False):
     protocol: str
     prefix: str
     client_name: str
-    allowed_origins: str | Iterable[str]
+    allowed_origins: str | Iterable[str] | None
     consent: str
     gpc: str
     dnt: str

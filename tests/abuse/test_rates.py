@@ -116,6 +116,8 @@ def test_a_rate_comes_after_onboarding_and_before_the_body(ask, make) -> None:
     ask(analytics, POST)
     fresh = replace(BOB, onboarded=False)
     assert ask(analytics, POST, lambda _: fresh).status == 403
+    choice = Told("PUT", PREFERENCES, JSON, (b'{"sharing":false}',))
+    assert [ask(analytics, choice, lambda _: fresh).status for _ in range(2)] == [403, 403]
     assert ask(analytics, replace(POST, parts=(b" " * 300_000,))).status == 429
 
 

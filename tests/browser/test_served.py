@@ -141,6 +141,27 @@ def test_nothing_but_get_and_head_is_answered(ask: Any) -> None:
     assert reply.headers["cache-control"] == "no-store"
 
 
+@pytest.mark.parametrize(
+    ("origin", "allowed"), [("https://www.example", True), ("https://evil.example", False)]
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_page_of_an_allowed_origin_may_check_what_it_loads(
+    name: str, origin: str, allowed: bool, adapter: Any, make: Callable[..., Analytics]
+) -> None:
+    """Where a script has an `integrity`, a browser takes it from another origin by CORS alone."""
+    ask = adapter(make(allowed_origins="https://www.example"), nobody)
+    etag = ask("GET", f"{PREFIX}/{name}").headers["etag"]
+    replies = [
+        ask("GET", f"{PREFIX}/{name}", origin=origin, sec_fetch_site="cross-site"),
+        ask("GET", f"{PREFIX}/{name}", origin=origin, if_none_match=etag),
+        ask("POST", f"{PREFIX}/{name}", b"", origin=origin),
+    ]
+    assert [reply.status for reply in replies] == [200, 304, 405]
+    for reply in replies:
+        assert reply.headers.get("access-control-allow-origin") == (origin if allowed else None)
+        assert reply.headers["vary"] == "Origin"
+
+
 def test_prefix_and_name_can_be_changed_and_the_old_ones_are_the_hosts(
     adapter: Any, make: Callable[..., Analytics]
 ) -> None:

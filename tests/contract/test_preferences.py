@@ -152,6 +152,18 @@ def test_turning_identity_on_with_sharing_off_identifies_nobody(browser) -> None
     assert asking.events == []
 
 
+def test_sharing_again_tells_of_an_identified_user_at_once(browser) -> None:
+    asking = browser()
+    asking.put({"sharing": False})
+    asking.put({"anonymized": False})
+    assert asking.put({"sharing": True}).json["effective"] == "identified"
+    assert asking.names == ["$identify"]
+    # PostHog knows by now.
+    asking.put({"sharing": False})
+    asking.put({"sharing": True})
+    assert asking.names == ["$identify"]
+
+
 def test_asking_for_consent_nothing_is_taken_before_the_choice(browser) -> None:
     asking = browser(consent="ask")
     assert asking.capture() == 204

@@ -16,7 +16,7 @@ from second_mw.settings import Settings
 from tests.hosts import ADA
 from tests.stores import Blocking, Full, Kept
 
-CAPTURE = "/api/analytics/capture"
+CAPTURE, PREFERENCES = "/api/analytics/capture", "/api/analytics/preferences"
 UUID = "0190a6e4-3d5b-7c1e-8a52-0123456789ab"
 ONE = {"event": "page viewed", "properties": {"surface": "workspace_home"}}
 SECONDS_WEST = AnalyticsUser("other", onboarded=False)
@@ -131,6 +131,10 @@ CASES = [
          headers={"origin": "https://www.example", "access_control_request_method": "POST"},
          settings={"allowed_origins": "https://www.example"},
          answers={"access-control-allow-methods": "POST"}),
+    Case("OPTIONS of an allowed origin that names no method", 204, method="OPTIONS",
+         headers={"origin": "https://www.example"},
+         settings={"allowed_origins": "https://www.example"},
+         answers={"access-control-allow-methods": "POST", "vary": "Origin"}),
     Case("a preflight from elsewhere", 405, "method_not_allowed", method="OPTIONS",
          headers={"origin": "https://evil.example", "access_control_request_method": "POST"},
          settings={"allowed_origins": "https://www.example"}, answers={"allow": "POST"}),
@@ -153,10 +157,16 @@ CASES = [
          headers={"content_encoding": "gzip"}),
     Case("exactly as large as allowed", 204, body=body_of(ONE).ljust(256 * 1024), kept=1),
     Case("one byte larger", 413, "payload_too_large", body_of(ONE).ljust(256 * 1024 + 1)),
+    Case("larger than a small limit", 413, "payload_too_large", settings={"max_body": 20}),
     Case("a form", 415, "unsupported_media_type",
          headers={"content_type": "application/x-www-form-urlencoded"}),
     Case("no media type", 415, "unsupported_media_type", headers={"content_type": None,
          "origin": "https://app.example"}),
+    Case("a choice in another type, before anybody is asked who it is", 415,
+         "unsupported_media_type", b'{"sharing":true}', "PUT", PREFERENCES, user=fails,
+         headers={"content_type": "text/html"}),
+    Case("a choice in JSON of nobody's", 401, "not_authenticated", b'{"sharing":true}', "PUT",
+         PREFERENCES, user=None),
     Case("another charset", 415, "unsupported_media_type",
          headers={"content_type": "application/json; charset=utf-16"}),
     Case("an unknown encoding", 415, "unsupported_media_type", headers={"content_encoding": "br"}),
