@@ -631,7 +631,10 @@ def workspace_named(properties: Mapping[str, Any], user: AnalyticsUser) -> str |
     return named
 
 
-def _means_workspace(key: str) -> bool:
+def _means_workspace(key: object) -> bool:
+    # Server code may have any keys.
+    if not isinstance(key, str):
+        return False
     # Few keys begin so, and only those are worth a normal form.
     if "workspace" not in key.lower() if key.isascii() else not names.may_say(key, "k"):
         return False

@@ -797,6 +797,18 @@ def test_no_python_value_of_server_code_carries_it_out(name: str, analytics: Ana
     assert b'"n":3' in payload.properties
 
 
+@pytest.mark.parametrize("key", [4815162342, None, True, b"quillfeather", ("quillfeather",)])
+@pytest.mark.parametrize("mode", [None, False], ids=["anonymized", "identified"])
+def test_a_property_whose_key_is_no_text_goes_alone(
+    key: Any, mode: bool | None, analytics: Analytics
+) -> None:
+    user = replace(QUILL, anonymized=mode)
+    assert analytics.capture(user, "page viewed", {key: WORD, "n": 3})
+    left = taken(analytics)[-1].properties
+    assert b'"n":3' in left
+    assert found(left, [WORD]) == []
+
+
 def test_receipts_logs_and_headers_say_nothing_of_it(caplog: pytest.LogCaptureFixture) -> None:
     receipts: list[Any] = []
     caplog.set_level(logging.DEBUG)
