@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from second_mw.asgi import ASGIApp
     from second_mw.browser.tag import Data, Html
     from second_mw.endpoint import Endpoint, StaticFile
-    from second_mw.forwarder.dispatcher import Flushed, Forwarder
+    from second_mw.forwarder.dispatcher import Flushed, Forwarder, ForwarderStats
     from second_mw.jobs import Bound
     from second_mw.limits import Rates
     from second_mw.privacy.pipeline import Pipeline
@@ -43,6 +43,17 @@ logger: logging.Logger = logging.getLogger("second_mw")
 #: Seconds after which a wrapped host's predecessor's events are looked for. Long enough for a
 #: pre-fork server that loads its app first: it forks before, and its workers look instead.
 LOOK_AFTER: Final = 1.0
+
+#: What `stats()` says of the forwarder before there is one.
+_IDLE: Final[ForwarderStats] = {
+    "forwarded": 0,
+    "retried": 0,
+    "dead": {},
+    "circuit": "closed",
+    "in_flight": 0,
+    "latency": None,
+    "last_success": None,
+}
 
 
 class Analytics:
@@ -492,7 +503,7 @@ class Analytics:
             "rate_store_failed": tallied.get("rate_store_failed", 0),
             "slow_bodies": tallied.get("slow_bodies", 0),
             "enabled": self.settings.enabled,
-            "forwarder": forwarder.stats() if forwarder is not None else {},
+            "forwarder": {**_IDLE, "dead": {}} if forwarder is None else forwarder.stats(),
         }
 
     # The forwarder

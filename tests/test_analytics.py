@@ -202,6 +202,20 @@ def test_the_accounts_hold_at_any_moment(sink: Sink, sending: Analytics) -> None
     assert sending.stats()["forwarder"]["forwarded"] == 10
 
 
+@pytest.mark.parametrize("token", ["phc_test", None])
+def test_stats_have_the_same_names_before_the_first_event(
+    token: str | None, sending: Analytics
+) -> None:
+    sending.capture(ADA, "page viewed")
+    sending.flush()
+    before, after = Analytics(token=token).stats(), sending.stats()
+    assert set(before) == set(after)
+    assert set(before["forwarder"]) == set(after["forwarder"])
+    # A reader's own copy: what is done to it reaches no other.
+    before["forwarder"]["dead"]["x"] = 1
+    assert Analytics(token=token).stats()["forwarder"]["dead"] == {}
+
+
 def test_stats_are_plain_data_and_name_no_user(sending: Analytics) -> None:
     sending.capture(replace(ADA, anonymized=False), "page viewed")
     sending.capture(None, "page viewed")

@@ -126,12 +126,9 @@ def readings(analytics: Analytics) -> Iterator[Reading]:
 def _values(row: Row, stats: Mapping[str, Any]) -> dict[str, float]:
     found: Any = stats
     for name in row.path:
-        if name not in found:
-            # Before the first event there is no forwarder, and it has forwarded nothing.
-            return {"": 0.0} if row.kind == "counter" and row.label is None else {}
         found = found[name]
-        if found is None:
-            return {}
+    if found is None:
+        return {}
     if row.label is not None:
         return {label: float(count) for label, count in sorted(found.items())}
     return {"": _NUMBER_OF[found] if isinstance(found, str | bool) else float(found)}

@@ -118,7 +118,9 @@ def test_a_disabled_or_idle_analytics_has_figures_too() -> None:
     register(Analytics(token=None), registry)
     found = scraped(registry)
     assert found["second_mw_enabled", ""] == 0.0
-    assert found["second_mw_events_forwarded_total", ""] == 0.0
+    idle = ("events_forwarded_total", "events_retried_total", "batches_in_flight", "circuit_open")
+    assert [found[f"second_mw_{name}", ""] for name in idle] == [0.0] * 4
+    assert ("second_mw_forward_latency_seconds", "") not in found
 
 
 def test_a_scrape_does_not_fail_with_the_store(make: Any) -> None:
