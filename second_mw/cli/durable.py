@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
+from second_mw.cli import usage
 from second_mw.cli.usage import WrongUsage
 from second_mw.outbox.base import Store
 from second_mw.outbox.outbox import open_store
@@ -37,7 +38,10 @@ class Person(NamedTuple):
 def add_outbox(parser: argparse.ArgumentParser) -> None:
     """Declare `--outbox`."""
     parser.add_argument(
-        "--outbox", metavar="URL", help=f"sqlite:///path or redis://…; else {_VARIABLE}"
+        "--outbox",
+        type=usage.outbox,
+        metavar="URL",
+        help=f"sqlite:///path or redis://…; else {_VARIABLE}",
     )
 
 

@@ -18,6 +18,7 @@ from threading import Event
 from types import FrameType
 from typing import Any, Final
 
+from second_mw.cli import durable
 from second_mw.cli.screen import is_rich
 from second_mw.errors import OutboxUnavailable
 from second_mw.forwarder.dispatcher import Forwarder
@@ -42,9 +43,7 @@ _STRETCH: Final = 30.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "--outbox", metavar="URL", help="sqlite:///path or redis://…; else SECOND_ANALYTICS_OUTBOX"
-    )
+    durable.add_outbox(parser)
     parser.add_argument(
         "--once", action="store_true", help="send what waits now, then exit, for cron"
     )

@@ -82,6 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--outbox",
+        type=usage.outbox,
         metavar="URL",
         help="where events wait: memory://, sqlite:///path or redis://…; else "
         "SECOND_ANALYTICS_OUTBOX, default memory://",

@@ -1,10 +1,11 @@
-"""Wrong usage, which is exit code 2, and numbers as options take them."""
+"""Wrong usage, which is exit code 2, and values as options take them."""
 
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
 
-from second_mw.errors import AnalyticsError
+from second_mw.errors import AnalyticsError, ConfigurationError
+from second_mw.settings import Settings
 
 
 class WrongUsage(AnalyticsError):
@@ -48,6 +49,19 @@ def seconds(text: str) -> float:
     if not 0 < number <= 86_400:
         raise ArgumentTypeError(f"{text} is not allowed: more than 0 and at most 86400 seconds")
     return number
+
+
+def outbox(text: str) -> str:
+    """Return the URL of an outbox; whether there is one behind it shows when it is opened.
+
+    >>> outbox("sqlite:///events.db")
+    'sqlite:///events.db'
+    """
+    try:
+        url: str = Settings.load({"outbox": text}).outbox
+    except ConfigurationError as error:
+        raise ArgumentTypeError(str(error)) from None
+    return url
 
 
 def _whole(text: str) -> int:

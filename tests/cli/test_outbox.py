@@ -179,6 +179,25 @@ def test_without_the_apps_secret_a_users_choice_can_not_be_found(
     assert "SECOND_ANALYTICS_SECRET" in printed
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("outbox", "stats"),
+        ("outbox", "purge", "waiting", "--yes"),
+        ("forward", "--once"),
+        ("export", "--user", "u_1"),
+        ("erase", "--user", "u_1"),
+        ("run", "tests.cli.apps:plain_wsgi"),
+    ],
+)
+@pytest.mark.parametrize("wrong", ["events.db", "postgres://h/1", "memory://?max=none", ""])
+def test_what_is_no_outbox_at_all_is_wrong_usage(
+    command: tuple[str, ...], wrong: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "--outbox", wrong]) == 2
+    assert "it must be memory://, " in capsys.readouterr().err
+
+
 NO_REDIS = "redis://:hunter2hunter2@127.0.0.1:9/0"
 
 
