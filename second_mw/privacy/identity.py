@@ -70,6 +70,8 @@ _SPELLED_SO: Final = re.compile(f"[{''.join(_SPELLED)}]")
 _ACUTE: Final = "´"
 #: Letters that two stand for: Müller is Mueller, and Muller.
 _UMLAUTS: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe"})
+#: `s-ren-m-ller` is a slug of Søren Müller.
+_BEYOND_SLUGS: Final = re.compile(r"[^a-z0-9]+")
 #: A shorter id is compared as words where its own separators are left out.
 _LONG_ID: Final = 8
 #: A hexadecimal id of this many digits or more may be written as its bytes.
@@ -315,6 +317,8 @@ class Needles:
         """Take a full name and its parts, in each of its spellings."""
         for name in _spellings(text):
             self._add_name(name)
+        for slug in _slugs_of(text):
+            self._add_words(slug)
 
     def _add_name(self, name: str) -> None:
         if _UNSPACED.search(name):
@@ -386,6 +390,23 @@ def _spellings(text: str) -> Iterator[str]:
         split = " ".join(words)
         if split != name:
             yield split
+
+
+def _slugs_of(text: str) -> Iterator[str]:
+    """Yield what is left of a full name where slugs keep nothing but ASCII.
+
+    >>> list(_slugs_of("Søren Müller"))
+    ['srenmller', 'srenmuller']
+    """
+    if text.isascii():
+        return
+    slugs = [
+        _BEYOND_SLUGS.sub("", unicodedata.normalize(form, text).casefold())
+        for form in ("NFC", "NFKD")
+    ]
+    for slug in dict.fromkeys(slugs):
+        if len(slug) >= _LONG_ID:
+            yield slug
 
 
 def identity_of(user: AnalyticsUser, exempt: frozenset[str]) -> Identity:
