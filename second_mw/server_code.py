@@ -168,6 +168,7 @@ class ServerCode:
         payloads = payloads_of(kept)
         if payloads and (failure := (yield Put(payloads))) is not None:
             logger.debug("second_mw: the outbox can't be had: %s", failure)
+            self._report_lost(len(kept))
             return [
                 self._refused(Refused("outbox_unavailable")) if isinstance(each, Finished) else each
                 for each in outcomes
@@ -218,6 +219,15 @@ class ServerCode:
             self._tally.add(refused.counted)
         logger.warning("second_mw did not take an event of server code: %s", refused.code)
         return Captured(code=refused.code)
+
+    def _report_lost(self, count: int) -> None:
+        """Tell the host's hook: a browser keeps such events, server code mostly does not."""
+        on_drop = self._rooms.settings.on_drop
+        if on_drop is not None:
+            try:
+                on_drop("outbox_unavailable", count)
+            except Exception:
+                logger.exception("the on_drop hook failed")
 
     # What is fetched
 

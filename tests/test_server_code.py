@@ -128,6 +128,22 @@ def test_an_outbox_that_is_full_is_said_and_never_raised(make: Any, way: Any) ->
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_the_hook_hears_of_what_the_outbox_did_not_take_and_may_fail(
+    make: Any, way: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[tuple[str, int]] = []
+
+    def fails(reason: str, count: int) -> None:
+        told.append((reason, count))
+        raise RuntimeError("the hook")
+
+    captured = way(make(outbox=Full(), on_drop=fails), Capture(ADA, "page viewed"))
+    assert captured.code == "outbox_unavailable"
+    assert told == [("outbox_unavailable", 1)]
+    assert "the on_drop hook failed" in caplog.text
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_an_event_that_the_hook_drops_is_said_to_be_dropped(make: Any, way: Any) -> None:
     analytics = make(on_event=lambda payload: None)
     assert way(analytics, Capture(ADA, "page viewed")) == Captured(code="on_event")
@@ -293,7 +309,11 @@ def test_a_person_is_identified_once_in_a_put(make: Any) -> None:
 
 
 def test_if_the_outbox_is_full_none_of_many_is_taken(make: Any) -> None:
-    results = make(outbox=Full()).capture_many([(ADA, "page viewed"), (None, "page viewed")])
+    told: list[tuple[str, int]] = []
+    analytics = make(outbox=Full(), on_drop=lambda reason, count: told.append((reason, count)))
+    results = analytics.capture_many([(ADA, "page viewed"), (None, "page viewed")])
+    # What was refused for itself is no loss.
+    assert told == [("outbox_unavailable", 1)]
     assert [result.code for result in results] == ["outbox_unavailable", "not_authenticated"]
 
 
