@@ -8,7 +8,9 @@ result says what became of each event.
 from __future__ import annotations
 
 import logging
+import math
 import re
+import time
 import uuid as uuids
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +40,8 @@ logger: logging.Logger = logging.getLogger("second_mw")
 
 #: On an event loop: seconds after which an outbox is not to be had.
 _PUT_TIMEOUT: Final = 10.0
+#: Seconds between two warnings of one cause: a full outbox must not fill the log as well.
+_WARN_EVERY: Final = 60.0
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[47][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
@@ -117,6 +121,8 @@ class ServerCode:
         self._rooms = rooms
         self._tally = tally
         self._askers = Askers()
+        # Codes are few, so it is bounded; two threads at once say it twice, which is no harm.
+        self._warned_at: dict[str, float] = {}
 
     def take(self, wanted: Sequence[Capture | tuple[Any, ...]]) -> list[Captured]:
         """Take events in one put; may block.
@@ -217,8 +223,19 @@ class ServerCode:
         self._tally.add(f"rejected.{refused.code}")
         if refused.counted is not None:
             self._tally.add(refused.counted)
-        logger.warning("second_mw did not take an event of server code: %s", refused.code)
+        self._warn(refused.code)
         return Captured(code=refused.code)
+
+    def _warn(self, code: str) -> None:
+        """Say why events are not taken, once a minute for each cause (spec §15)."""
+        now = time.monotonic()
+        if now - self._warned_at.get(code, -math.inf) >= _WARN_EVERY:
+            self._warned_at[code] = now
+            logger.warning(
+                "second_mw did not take an event of server code: %s (said once a minute; "
+                "stats() counts all of them)",
+                code,
+            )
 
     def _report_lost(self, count: int) -> None:
         """Tell the host's hook: a browser keeps such events, server code mostly does not."""

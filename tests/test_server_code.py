@@ -10,6 +10,7 @@ import threading
 import uuid as uuids
 from concurrent.futures import Future
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -125,6 +126,28 @@ def test_an_outbox_that_is_full_is_said_and_never_raised(make: Any, way: Any) ->
     analytics = make(outbox=Full())
     assert way(analytics, Capture(ADA, "page viewed")) == Captured(code="outbox_unavailable")
     assert analytics.stats()["rejected"] == {"outbox_unavailable": 1}
+
+
+def test_each_cause_is_warned_of_once_and_counted_each_time(
+    make: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr("second_mw.server_code.time", clock)
+    analytics = make(outbox=Full())
+
+    def capture_thrice() -> list[str]:
+        caplog.clear()
+        for _ in range(3):
+            analytics.capture(ADA, "page viewed")
+            analytics.capture(None, "page viewed")
+        return [record.args[0] for record in caplog.records if record.levelname == "WARNING"]
+
+    assert capture_thrice() == ["outbox_unavailable", "not_authenticated"]
+    assert capture_thrice() == []
+    assert analytics.stats()["rejected"] == {"outbox_unavailable": 6, "not_authenticated": 6}
+    now[0] += 60.0
+    assert capture_thrice() == ["outbox_unavailable", "not_authenticated"]
 
 
 @pytest.mark.parametrize("way", WAYS)
