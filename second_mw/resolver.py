@@ -35,7 +35,7 @@ class Resolver:
     def __init__(self, user: UserCallable | None, *, blocks: bool = True) -> None:
         if user is not None and not callable(user):
             raise TypeError("user must be a callable that takes environ or scope")
-        self._user = user or _left_by_host
+        self._user = user or left_by_host
         self._at_once = user is None or not blocks or _is_async(self._user)
         # asgiref's bridge, made with the first request that needs it.
         self._threaded: Callable[[Any], Awaitable[Any]] | None = None
@@ -89,7 +89,12 @@ class Resolver:
         return self._threaded(scope)
 
 
-def _left_by_host(environ: MutableMapping[str, Any]) -> AnalyticsUser | None:
+def left_by_host(environ: MutableMapping[str, Any]) -> AnalyticsUser | None:
+    """Return the user that the host has put into environ or scope, None if it has put none there.
+
+    Raises:
+        TypeError: what is there is no AnalyticsUser.
+    """
     left = environ.get(USER_KEY)
     if left is None or isinstance(left, AnalyticsUser):
         return left

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from second_mw.analytics import Analytics
 from second_mw.contrib.route_templates import parameter
 from second_mw.contrib.visitors import signed_in, user_for_page
+from second_mw.resolver import left_by_host
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -39,7 +40,8 @@ class SecondAnalytics:
             `Analytics.from_env(**app.config["SECOND_ANALYTICS"])` of its own when it is wrapped.
         user: a callable without arguments, sync or async, called inside the app's request context,
             on our own paths and where a template asks for the script tag; returns an AnalyticsUser
-            or None. Flask-Login's anonymous user counts as None.
+            or None. Flask-Login's anonymous user counts as None. Left out, the host puts one into
+            `environ["second_mw.user"]`.
         preprocess: whether to run the app's `before_request` functions first, for apps that load
             the user there. One that answers the request by itself leaves no user.
 
@@ -51,19 +53,23 @@ class SecondAnalytics:
         app: Flask | None = None,
         analytics: Analytics | None = None,
         *,
-        user: Callable[[], Any],
+        user: Callable[[], Any] | None = None,
         preprocess: bool = False,
     ) -> None:
         self._given = analytics
-        self._user = user
+        self._user = user or _left_by_host
         self._preprocess = preprocess
         if app is not None:
             self.init_app(app)
 
-    def init_app(self, app: Flask) -> Analytics:
+    def init_app(self, app: Flask, analytics: Analytics | None = None) -> Analytics:
         """Wrap `app.wsgi_app` and return its `Analytics`.
 
         It is also `app.extensions["second_mw"]`.
+
+        Args:
+            app: the app.
+            analytics: takes this app's events instead of the one that was given at first.
 
         Raises:
             RuntimeError: the app is wrapped already.
@@ -71,7 +77,7 @@ class SecondAnalytics:
         """
         if "second_mw" in app.extensions:
             raise RuntimeError(f"{app!r} is wrapped by SecondAnalytics already")
-        analytics = self._given
+        analytics = analytics or self._given
         if analytics is None:
             analytics = Analytics.from_env(**app.config.get("SECOND_ANALYTICS", {}))
         app.extensions["second_mw"] = analytics
@@ -104,6 +110,10 @@ class SecondAnalytics:
         app.jinja_env.globals.update(
             second_analytics=second_analytics, second_usage_data=second_usage_data
         )
+
+
+def _left_by_host() -> Any:
+    return left_by_host(request.environ)
 
 
 def routes_of(app: Flask) -> tuple[str, ...]:

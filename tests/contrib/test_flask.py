@@ -155,6 +155,26 @@ def test_before_request_runs_only_when_asked_and_one_that_answers_leaves_no_user
             assert (ask("GET", f"{PREFIX}/preferences").status, ran) == expected
 
 
+@pytest.mark.parametrize(
+    ("left", "status"), [(ADA, 200), (None, 401), ({"id": "u_ada"}, 500), (..., 401)]
+)
+def test_without_a_callable_the_user_is_what_stands_in_environ(left: Any, status: int) -> None:
+    app, second, analytics = bare_app(), SecondAnalytics(), Analytics(token="phc_test")
+    assert second.init_app(app, analytics) is analytics
+    ours = app.wsgi_app
+
+    def auth_proxy(environ: dict[str, Any], start_response: Any) -> Any:
+        if left is not ...:
+            environ["second_mw.user"] = left
+        return ours(environ, start_response)
+
+    app.wsgi_app = auth_proxy  # type: ignore[method-assign]
+    with wsgi_browser(app) as ask:
+        assert ask("GET", f"{PREFIX}/preferences").status == status
+        page = ask("GET", "/")
+    assert (page.status, "data-mode" in page.text) == (200, status == 200)
+
+
 def test_the_requests_teardown_runs_so_that_database_sessions_are_given_back() -> None:
     app = bare_app()
     ended: list[str] = []
