@@ -39,7 +39,7 @@ from second_mw.privacy.keyed import Keyed
 from second_mw.privacy.mode import Mode, Word
 from second_mw.privacy.quick import Quick
 from second_mw.privacy.receipt import Line, Receipt
-from second_mw.privacy.sanitize import MAX_KEYS, PLANS, Remembered, Walk
+from second_mw.privacy.sanitize import CLAIMS, MAX_KEYS, PLANS, Remembered, Walk, clean_key
 from second_mw.settings import RELEASE_FIELDS, Settings
 from second_mw.user import AnalyticsUser
 from second_mw.version import VERSION
@@ -79,6 +79,8 @@ _USUALLY_TELLING: Final = ((), _ONLY_WORKSPACE)
 
 #: Posted property → PostHog's own name for it in identified mode (spec §9).
 _PAGE = {"page_url": "$current_url", "pathname": "$pathname", "referrer": "$referrer"}
+#: What identified mode says itself, or never.
+_NEVER_HOOKED: Final = frozenset({"$anon_distinct_id", *_PAGE.values()})
 
 
 def _plain(value: object) -> str:
@@ -348,7 +350,7 @@ class Pipeline:
                 properties,
                 {"process_person_profile": False},
             )
-            hooked = self._hooked(payload)
+            hooked = self._hooked(payload, anonymized=True)
             if hooked is None:
                 return _NOTHING
             properties = hooked
@@ -431,7 +433,8 @@ class Pipeline:
         uuid = posted.uuid or random_uuid()
         properties = _encode(kept)
         if self._on_event is not None:
-            hooked = self._hooked(Payload(posted.event, uuid, user.id, timestamp, properties))
+            payload = Payload(posted.event, uuid, user.id, timestamp, properties)
+            hooked = self._hooked(payload, anonymized=False)
             if hooked is None:
                 return _NOTHING
             properties = hooked
@@ -482,11 +485,12 @@ class Pipeline:
 
     # The host's hook
 
-    def _hooked(self, payload: Payload) -> bytes | None:
+    def _hooked(self, payload: Payload, *, anonymized: bool) -> bytes | None:
         """Return the properties that the host's `on_event` leaves, None if it drops the event.
 
         It sees the event before the server's properties and the gate, so it can't leak; only the
-        properties that it returns are taken over.
+        properties that it returns are taken over, and of these none that are the server's to say:
+        `$set` would make a person of an anonymized event, and twice the same key has two meanings.
         """
         assert self._on_event is not None  # noqa: S101 - asked by the caller, for speed
         try:
@@ -494,13 +498,23 @@ class Pipeline:
             if changed is None:
                 return None
             decoded = msgspec.json.decode(changed.properties, type=dict[str, Any])
-            return _encode(decoded)
+            return _encode(
+                {key: decoded[key] for key in decoded if self._may_be_hooked(key, anonymized)}
+            )
         except Exception as error:
             # Without its words, which may quote a property.
             logger.error(
                 "second_mw: the on_event hook failed; the event was not taken: %s", traced(error)
             )
             raise Refused("not_taken") from None
+
+    def _may_be_hooked(self, key: str, anonymized: bool) -> bool:
+        """Whether a property may be a hook's: of PostHog's own names a few, where people are."""
+        rule = clean_key(key, top=True).rule
+        if rule == "posthog_key":
+            is_known = key.startswith("$") and key not in self.added and key not in _NEVER_HOOKED
+            return is_known and not anonymized
+        return rule in (None, "secret_key") and key not in CLAIMS
 
 
 def added_properties(settings: Settings) -> dict[str, Any]:

@@ -444,6 +444,36 @@ def test_a_hook_may_change_properties_and_nothing_else() -> None:
     assert msgspec.json.decode(payload.properties)["tier"] == "pro"
 
 
+OF_POSTHOG = {
+    "$set": {"plan": "pro"},
+    "$groups": {"company": "c1"},
+    "$process_person_profile": True,
+}
+OF_THE_SERVER = {
+    "anonymized": None, "$ip": "203.0.113.77", "second_mw": "x", "token": "x", "user_id": "x",
+    "$anon_distinct_id": "x", "$current_url": "x", "＄lib": "x",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("mode", "left"),
+    [("anonymized", {"tier": "pro"}), ("identified", {"tier": "pro", **OF_POSTHOG})],
+)
+def test_a_hook_says_nothing_that_is_the_servers_to_say(mode: str, left: dict[str, Any]) -> None:
+    posted = {"page_url": "https://app.example/x"}
+
+    def hook(payload: Any) -> Any:
+        properties = msgspec.json.encode({**OF_THE_SERVER, **OF_POSTHOG, "tier": "pro"})
+        return msgspec.structs.replace(payload, properties=properties)
+
+    plain, hooked = (
+        payload_of(posted, user=IDENTIFIED, mode=mode, pipeline=core(on_event=each)).properties
+        for each in (lambda payload: msgspec.structs.replace(payload, properties=b"{}"), hook)
+    )
+    assert msgspec.json.decode(hooked) == {**msgspec.json.decode(plain), **left}
+    assert hooked.count(b'"anonymized":') == hooked.count(b'"$ip":') == 1
+
+
 @pytest.mark.parametrize("mode", ["anonymized", "identified"])
 def test_a_hook_that_returns_none_drops_the_event(mode: str) -> None:
     pipeline = core(on_event=lambda payload: None)
