@@ -100,11 +100,18 @@ def _optional(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value is None else parse(value)
 
 
-def _seconds(value: Any) -> float:
+def _wait(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError
     number = float(value)
-    if not math.isfinite(number) or number <= 0:
+    if not math.isfinite(number) or number < 0:
+        raise ValueError
+    return number
+
+
+def _seconds(value: Any) -> float:
+    number = _wait(value)
+    if number == 0:
         raise ValueError
     return number
 
@@ -363,7 +370,7 @@ FIELDS: Final[tuple[Field, ...]] = (
     Field("connect_timeout", 3.0, _seconds, "seconds, more than 0"),
     Field("read_timeout", 15.0, _seconds, "seconds, more than 0"),
     # Under the ten seconds after which most process managers kill.
-    Field("shutdown_timeout", 5.0, _seconds, "seconds, more than 0"),
+    Field("shutdown_timeout", 5.0, _wait, "seconds, 0 or more"),
     Field("disable_geoip", True, _flag, "True or False"),
     Field("historical_migration", False, _flag, "True or False"),
     Field("max_body", 256 * 1024, _whole(1, 20_000_000), "bytes, 1 to 20000000"),

@@ -338,13 +338,14 @@ def test_a_short_script_delivers_what_it_captured_at_its_exit(sink: Sink) -> Non
     assert len(sink.delivered) == 5
 
 
-def test_an_exit_is_held_no_longer_than_the_shutdown_timeout() -> None:
+@pytest.mark.parametrize("seconds", ["0.2", "0"])
+def test_an_exit_is_held_no_longer_than_the_shutdown_timeout(seconds: str) -> None:
     with black_hole() as hole:
         logged = run(
-            """
+            f"""
             import sys
             from second_mw import Analytics, AnalyticsUser
-            analytics = Analytics(token="phc_test", host=sys.argv[1], shutdown_timeout=0.2)
+            analytics = Analytics(token="phc_test", host=sys.argv[1], shutdown_timeout={seconds})
             analytics.capture(AnalyticsUser("u_1"), "page viewed")
             """,
             hole,

@@ -160,6 +160,7 @@ WRONG = [
     ("forward", 1, "on or off"),
     ("gzip", "yes", "True or False"),
     ("connect_timeout", -1, "seconds"),
+    ("shutdown_timeout", -1, "0 or more"),
     ("max_body", 0, "bytes"),
     ("rate", "fast", "a rate"),
     ("undeclared", "keep", "label or drop"),
