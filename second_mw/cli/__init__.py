@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: without the program's name; None takes `sys.argv`.
     """
+    _print_whatever_comes()
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Only the command that was named is imported: each may need an extra of its own.
     named = next((word for word in given if not word.startswith("-")), None)
@@ -75,6 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"second-mw: {_sentence(error)}", file=sys.stderr)
         return 2 if isinstance(error, WrongUsage) else 1
     return code
+
+
+def _print_whatever_comes() -> None:
+    """Let a terminal or pipe that is not UTF-8 show a dash as an escape, not as a traceback."""
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
 
 
 def _sentence(error: AnalyticsError) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -90,6 +91,19 @@ def test_python_m_second_mw_is_the_same_command() -> None:
         timeout=60,
     )
     assert done.stdout == f"second-mw {VERSION}\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_output_that_is_not_utf_8_costs_a_dash_and_no_command(encoding: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "second_mw", "catalogue"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        check=True,
+        timeout=60,
+    )
+    printed = done.stdout.decode(encoding)
+    assert ("–" if encoding == "utf-8" else "\\u2013") in printed
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
