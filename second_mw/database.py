@@ -429,7 +429,7 @@ class Database:
 
     def _create(self) -> None:
         if not self.path.parent.is_dir():
-            raise self._wrong("can't be made: its directory does not exist", "Make the directory")
+            raise self._wrong("can't be made: its directory does not exist", _MAKE)
         try:
             # SQLite gives its -wal and -shm the mode of the file.
             with _making["lock"]:
@@ -495,6 +495,9 @@ class Database:
 _FORKED: Final = (
     "was open when this process was forked without Python's knowledge, so it can't be used here: "
     "load the app in each worker instead (uWSGI: lazy-apps = true)"
+)
+_MAKE: Final = (
+    "Make the directory; if another was meant: an absolute path takes four slashes, sqlite:////"
 )
 _OTHER: Final = "Name a new file, or one that second_mw has made"
 _ALLOW: Final = (

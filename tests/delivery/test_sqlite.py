@@ -293,7 +293,7 @@ def test_a_file_that_is_not_ours_or_damaged_is_refused_and_left_as_it_is(
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("missing/outbox.db", "directory does not exist"),
+        ("missing/outbox.db", "directory does not exist.*absolute path takes four slashes"),
         ("", "is no file"),
         ("a-file/outbox.db", "directory does not exist"),
     ],
