@@ -72,11 +72,16 @@ _TOKEN_SHAPES: Final[frozenset[Kind | None]] = frozenset(
 )
 #: After one of these words any id is a token, whatever its shape.
 _ANNOUNCING: Final = frozenset(
-    "accept activate auth callback confirm confirmation download invitation invitations invite"
-    " invites join key login magic magic-link otp password recover recovery reset"
-    " reset-password password-reset session sessions share shared signed sso token tokens"
-    " unsubscribe verification verify verify-email".split()
+    "accept activate activation auth callback confirm confirmation download invitation invitations"
+    " invite invites join joinchat key login magic magiclink otp password recover recovery reset"
+    " resets session sessions share shared signed sso token tokens unlock unsubscribe verification"
+    " verify".split()
 )
+#: What may stand beside one of them: `accept_invite`, `verify-email`, `password-reset-link`.
+_BESIDE_ANNOUNCING: Final = _ANNOUNCING | frozenset(
+    "account accounts code codes email link links one pass time url user".split()
+)
+_COMPOUND: Final = re.compile(r"[-_]")
 _SHORTEST_ID: Final = 8
 #: A shorter one, such as is sent to a telephone: digits, or letters of both cases and digits.
 _SHORT_CODE: Final = re.compile(r"\d{5,7}|(?=.*\d)(?=.*[a-z])(?=.*[A-Z])[A-Za-z\d]{6,7}", re.ASCII)
@@ -210,6 +215,8 @@ def _clean_segment(before: str, segment: str) -> str:
         return _OPAQUE
     if is_announced(before, decoded):
         return _OPAQUE
+    if "/" in decoded and _clean_path(decoded) != decoded:
+        return _OPAQUE
     return _OPAQUE if shape_of(decoded, version=True) in _TOKEN_SHAPES else segment
 
 
@@ -221,13 +228,24 @@ def is_announced(before: str, segment: str) -> bool:
     >>> is_announced("auth", "callback")
     False
     """
-    if before.casefold() not in _ANNOUNCING:
+    if not _announces(before.casefold()):
         return False
     if len(segment) < _SHORTEST_ID:
         return _SHORT_CODE.fullmatch(segment) is not None
     if any(map(str.isdecimal, segment)):
         return _RELEASE.fullmatch(segment) is None
     return not (segment.islower() or segment.istitle())
+
+
+def _announces(word: str) -> bool:
+    if word in _ANNOUNCING:
+        return True
+    parts = _COMPOUND.split(word)
+    return (
+        len(parts) > 1
+        and _BESIDE_ANNOUNCING.issuperset(parts)
+        and not _ANNOUNCING.isdisjoint(parts)
+    )
 
 
 def _may_stay(pair: str) -> bool:

@@ -659,6 +659,7 @@ ROUTES = [
     route("a JWT in a route", f"/reset/{JWT}", JWT),
     route("a reset token of letters and a digit in a route", "/reset/thistledown1", "thistledown1"),
     route("an invitation's code in a route", "/invite/aBcdEfgh/accept", "aBcdEfgh"),
+    route("an invitation's code behind two words", "/accept_invite/aBcdEfgh", "aBcdEfgh"),
     route("a short code in a route", "/magic/AbC12x", "AbC12x"),
     route("a token in a route", "/reset/Zx9Kq2Lm7Rt4Vb8Nc3Pw", "Zx9Kq2Lm7Rt4Vb8Nc3Pw"),
     route("an IPv4 address in a route", "/hosts/203.0.113.77", "203.0.113.77"),
@@ -1002,6 +1003,10 @@ SECRETS: dict[str, tuple[dict[str, Any], str]] = {
     "a URL that is percent-encoded": (
         {"message": f"to https%3A%2F%2Fx.example%2F%3Fx%3D{PASSWORD}"},
         PASSWORD,
+    ),
+    "a code behind two words of a path": (
+        {"page_url": "https://app.example/accept-invite/AbC123xyz9"},
+        "AbC123xyz9",
     ),
     "a short code of a path": ({"page_url": "https://app.example/verify/481623"}, "481623"),
     "a $-key": ({"$set": {"theme": PASSWORD}}, PASSWORD),

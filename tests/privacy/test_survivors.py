@@ -313,6 +313,7 @@ ROUTES = [
     "/w/:workspace/agents/:agent", "/w/:workspace/settings/integrations/:integration",
     "/settings", "/onboarding", "/pricing", "/docs/getting-started",
     "/auth/callback", "/login/oauth2", "/reset/done", "/share/overview", "/invite/:id/accept",
+    "/design-tokens/spacing4", "/accept-invite/done", "/verify-email/step-two",
     "/download/mac-arm64", "/download/windows-x64", "/docs/webhooks/v2", "/checkout/step-2",
 ]  # fmt: skip
 
