@@ -199,6 +199,30 @@ def test_a_leak_is_found_in_what_would_leave(
     else:
         with pytest.raises(AssertionError, match=said):
             captured_events.assert_anonymous(ZELDA)
+    captured_events.clear()
+
+
+BY_HAND: list[tuple[dict[str, Any], str | None]] = [
+    ({"distinct_id": "anon_1", "properties": {"label": "settings", "count": 7}}, None),
+    ({"distinct_id": "anon_1", "properties": {"label": "at 5 pm @home, 1.5 @ 2.5"}}, None),
+    ({"distinct_id": ZELDA.id, "properties": {"label": ZELDA.email}}, None),
+    ({"distinct_id": "anon_1", "properties": {"deep": ["for zelda"]}}, "a user's name under"),
+    ({"distinct_id": "anon_1", "properties": {"deep": {"x": "q@x.example"}}}, "e-mail address"),
+    ({"distinct_id": "anon_1", "properties": {"q@x.example": 1}}, "e-mail address"),
+]
+
+
+@pytest.mark.parametrize(("event", "said"), BY_HAND)
+def test_what_is_put_by_hand_under_an_anonymous_id_names_nobody_either(
+    captured_events: CapturedEvents, event: dict[str, Any], said: str | None
+) -> None:
+    analytics = Analytics(token="phc_test")
+    analytics.capture(ZELDA, "page viewed")
+    analytics.outbox.put([{"event": "x", **event}])
+    if said is not None:
+        with pytest.raises(AssertionError, match=said):
+            captured_events.assert_nothing_identifying()
+        captured_events.clear()
 
 
 def test_an_anonymized_event_with_a_persons_distinct_id_is_found(
