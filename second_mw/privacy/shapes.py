@@ -164,6 +164,15 @@ _IP_HOST: Final = re.compile(
 _IPV6: Final = re.compile(
     r"(?<![0-9A-Za-z:])[0-9a-f]{0,4}:[0-9a-f:]{1,36}(?![0-9A-Za-z:])", re.IGNORECASE | re.ASCII
 )
+#: Behind a name, as in `ip6:2001:db8::1`.
+_NAMED_IPV6: Final = re.compile(
+    r"(?:[g-z][0-9a-z]{0,15}|[0-9a-z]{0,15}[g-z][0-9]{0,3}|[0-9a-f]{5,16}):"
+    r"([0-9a-f]{1,4}:[0-9a-f:]{1,36})(?![0-9A-Za-z:])",
+    re.IGNORECASE | re.ASCII,
+)
+_GROUPS_OF_IPV6: Final = 8
+#: Three hexadecimal digits or more, one of them no letter.
+_LONG_GROUP: Final = re.compile(r"(?=[a-f]{0,3}[0-9])[0-9a-f]{3,4}", re.IGNORECASE)
 _MAC: Final = re.compile(
     r"(?<![0-9a-f])[0-9a-f]{2}([:-])(?:[0-9a-f]{2}\1){4}[0-9a-f]{2}(?![0-9a-f])",
     re.IGNORECASE | re.ASCII,
@@ -191,7 +200,18 @@ def _ipv4(text: str) -> Kind | None:
 def _ipv6(text: str) -> Kind | None:
     if text.count(":") < 2:
         return None
-    return "ip" if any(map(_is_ipv6, _IPV6.findall(text))) else None
+    if any(map(_is_ipv6, _IPV6.findall(text))):
+        return "ip"
+    # A time has fewer colons.
+    if "::" not in text and text.count(":") < _GROUPS_OF_IPV6:
+        return None
+    return "ip" if any(map(_is_named_ipv6, _NAMED_IPV6.finditer(text))) else None
+
+
+def _is_named_ipv6(found: re.Match[str]) -> bool:
+    """Whether what stands behind a word and a colon is an address: no `std::add` and no time is."""
+    written = found[1]
+    return _LONG_GROUP.search(written) is not None and _is_ipv6(written)
 
 
 def _is_ipv6(written: str) -> bool:

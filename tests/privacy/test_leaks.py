@@ -516,6 +516,8 @@ SHAPES = [
     shape("an IPv4 address", "203.0.113.77"),
     shape("an IPv4 address with its port", "203.0.113.77:4711"),
     shape("an IPv6 address", "2001:db8:85a3::8a2e:370:7334"),
+    shape("an IPv6 address behind a name and a colon", "ip6:2001:db8:85a3::8a2e:370:7334"),
+    shape("a whole IPv6 address behind a name", "client:2001:db8:1:2:3:4:5:6"),
     shape("a MAC address", "00:1b:44:11:3a:b7"),
     shape("a MAC address with dashes", "00-1B-44-11-3A-B7"),
     shape("a phone number", "+4915112345678"),

@@ -160,6 +160,7 @@ LABELS: list[tuple[str, str, Any]] = [
         sk-learn-model-2 sk-SK github_pat_connected glpat-token-rotation
         npm_install_failed hf_transfer pypi-publish key-press-handler secret_rotation
         Chrome/142.0.0.0 Edg/142.0.0.0-beta 1920x1080/60 12:30:45:1234 100+2000+300+4000
+        std::vec::Vec std::add grid:1::2 lhr::iad1 at:12:30:45 page:100:200:300 css:a::before
         SK-2026 pul-requests dp.state tskey-rotated
         re_authenticate re_captcha_required pi_succeeded cs_expired seti_requires_action
         live_preview_opened live_someLongNameOfOneFunctionThatSays fw_upgrade_started
