@@ -32,6 +32,8 @@ _DIGITS = re.compile(r"\d+")
 _CAMEL = re.compile(r"(?<=[^\W\d_A-Z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _LOCAL_PIECE = re.compile(r"[^._-]+")
 _NAME_PART = re.compile(r"[^\s\-–—'’`.,;/()_]+")
+#: One half of a double name that has an apostrophe.
+_OF_DOUBLE_NAME = re.compile(r"(?<![^\s\-–—'’`.,;/()_])[^\s\-–—'’`.,;/()_]+['’`][^\s\-–—.,;/()_]+")
 
 # Scripts written without spaces, where a name has no word boundaries.
 _UNSPACED = re.compile(
@@ -327,8 +329,8 @@ class Needles:
                 self._anywhere[joined] = None
         if len(name) >= 2:
             self._add_words(name)
-        # O'Brien is also obrien, Jean-Luc also jeanluc; J.R. is two initials.
-        for part in (*_NAME_PART.findall(name), *name.split()):
+        # O'Brien is also obrien, Jean-Luc also jeanluc, O'Neil-Smith oneil; J.R. is two initials.
+        for part in (*_NAME_PART.findall(name), *_OF_DOUBLE_NAME.findall(name), *name.split()):
             if len("".join(_NAME_PART.findall(part))) >= 3:
                 self._add_words(part)
                 # Ada77 is Ada.

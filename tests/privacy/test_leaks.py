@@ -290,6 +290,8 @@ IDENTITY = [
     own("a Hindi name", "tab-चट्टोपाध्याय", HINDI),
     own("a Turkish name with its dotless letter", "tab-Işıldağ", TURKISH),
     own("a name with an apostrophe", "O'Dwyerlan", IRISH, "Dwyerlan"),
+    own("one half of a double name, its apostrophe gone", "tab-odwyerlan",
+        person(name="Siobhán O'Dwyerlan-Thistlewood"), "odwyerlan"),
     own("a name whose apostrophe is curly", "tab-O’Dwyerlan", IRISH, "Dwyerlan"),
     own("a name whose apostrophe is gone", "odwyerlan", IRISH, "Dwyerlan"),
     own("a Turkish name in capitals", "IŞILDAĞ", TURKISH, "Isildag"),

@@ -462,6 +462,7 @@ def test_an_event_arrives_although_its_users_identity_is_one_of_the_products_wor
         (person("u-1", workspaces={"w1": None}), {"s": "w10", "t": "raw1", "u": "w-1"}),
         (person("u-1", name="José Soulé"), {"s": "jos-soul", "t": "soul", "u": "jossouls"}),
         (person("u-1", name="王 Plané"), {"s": "plan", "t": "plan-b"}),
+        (person("u-1", name="Jo D'Or-Kim"), {"s": "d", "t": "or", "u": "or-else", "v": "door"}),
         (person("u-1", name="Jo O'Neil"), {"s": "one", "t": "neilson", "u": "jo"}),
         (person("u-1", name="Mr Max"), {"s": "maximum", "t": "climax", "u": "maxed-out"}),
         (person("u-1", name="A.B. Quill"), {"s": "A/B", "t": "a-b", "u": "ab", "v": "a.b.2"}),
