@@ -44,17 +44,6 @@ logger: logging.Logger = logging.getLogger("second_mw")
 #: pre-fork server that loads its app first: it forks before, and its workers look instead.
 LOOK_AFTER: Final = 1.0
 
-#: What `stats()` says of the forwarder before there is one.
-_IDLE: Final[ForwarderStats] = {
-    "forwarded": 0,
-    "retried": 0,
-    "dead": {},
-    "circuit": "closed",
-    "in_flight": 0,
-    "latency": None,
-    "last_success": None,
-}
-
 
 class Analytics:
     """A host's analytics.
@@ -503,7 +492,7 @@ class Analytics:
             "rate_store_failed": tallied.get("rate_store_failed", 0),
             "slow_bodies": tallied.get("slow_bodies", 0),
             "enabled": self.settings.enabled,
-            "forwarder": {**_IDLE, "dead": {}} if forwarder is None else forwarder.stats(),
+            "forwarder": _idle() if forwarder is None else forwarder.stats(),
         }
 
     # The forwarder
@@ -626,6 +615,19 @@ def _say_disabled(settings: Settings) -> None:
         )
     else:
         logger.info("second_mw is disabled by %s", settings.disabled_by)
+
+
+def _idle() -> ForwarderStats:
+    """Return what `stats()` says of the forwarder before there is one."""
+    return {
+        "forwarded": 0,
+        "retried": 0,
+        "dead": {},
+        "circuit": "closed",
+        "in_flight": 0,
+        "latency": None,
+        "last_success": None,
+    }
 
 
 def _flushed(out: int, left: int) -> Flushed:

@@ -427,15 +427,15 @@ class Endpoint:
     # GET, PUT {prefix}/preferences
 
     def _preferences(self, request: Request) -> Steps:
-        if request.method == "GET":
-            user = yield from self._user(request)
-            yield from self._count("choices", self._pipeline.user_key(user.id))
-            where, choice = yield from self._standing(request, user)
-            return self._preferences_answer(user, where, choice)
-        _check_media_type(request, "application/json")
-        user = yield from self._onboarded_user(request)
+        asks = request.method == "GET"
+        if not asks:
+            _check_media_type(request, "application/json")
+        user = yield from self._user(request) if asks else self._onboarded_user(request)
         # A rate of its own: who posts too many events must still be able to stop sharing.
         yield from self._count("choices", self._pipeline.user_key(user.id))
+        if asks:
+            where, choice = yield from self._standing(request, user)
+            return self._preferences_answer(user, where, choice)
         body = yield NeedBody(_MAX_CHOICE_BODY)
         wanted = _wanted_choice(self._json(request, body, _MAX_CHOICE_BODY))
         self._check_choice(request, user, wanted)
@@ -526,18 +526,15 @@ class Endpoint:
         headers = [("X-Content-Type-Options", "nosniff"), ("ETag", file.etag)]
 
         def static(request: Request) -> Steps:
+            # A page of another origin can check a script's integrity only if it may read it.
+            cors = self._origins.cors_headers(request.header)
             if request.method not in ("GET", "HEAD"):
                 refusal = self._refusal(Refused("method_not_allowed", allow="GET, HEAD"))
-                cors = self._origins.cors_headers(request.header)
                 return refusal._replace(headers=[*COMMON_HEADERS, *refusal.headers, *cors])
             # A URL that names the version never changes its bytes.
             is_versioned = request.query == f"v={file.version}"
-            cached = [
-                *headers,
-                ("Cache-Control", _IMMUTABLE if is_versioned else "no-cache"),
-                # A page of another origin can check a script's integrity only if it may read it.
-                *self._origins.cors_headers(request.header),
-            ]
+            caching = ("Cache-Control", _IMMUTABLE if is_versioned else "no-cache")
+            cached = [*headers, caching, *cors]
             if not _etags(request.header("if-none-match")).isdisjoint((file.etag, "*")):
                 return Answer(304, cached)
             return Answer(200, [content_type, *cached], file.body)

@@ -78,14 +78,8 @@ class Windows(Storage, MovingWindowSupport):
         now = self._clock()
         begin = now - expiry
         with self._lock:
-            windows = self._windows
-            window = windows.get(key)
-            is_new = window is None
-            if not window or window[0] <= begin:
-                window = self._current(key, begin)
-            else:
-                # What nearly always is to be done, and half the cost of the call.
-                windows.move_to_end(key)
+            window = self._current(key, begin)
+            was_empty = not window
             if len(window) + amount > limit:
                 return False
             if amount == 1:
@@ -93,8 +87,8 @@ class Windows(Storage, MovingWindowSupport):
             else:
                 window.extend([now] * amount)
             self._hits += amount
-            # Only then has anything grown that can be forgotten for it.
-            if is_new or self._hits > self._max_hits:
+            # Else nothing has grown for which somebody is to be forgotten.
+            if was_empty or self._hits > self._max_hits:
                 self._forget(begin)
             return True
 

@@ -95,13 +95,8 @@ def left_by_host(environ: MutableMapping[str, Any]) -> AnalyticsUser | None:
     Raises:
         TypeError: what is there is no AnalyticsUser.
     """
-    left = environ.get(USER_KEY)
-    if left is None or isinstance(left, AnalyticsUser):
-        return left
-    raise TypeError(
-        f"environ or scope has {type(left).__name__} under {USER_KEY!r}; it must be an "
-        "AnalyticsUser or None (see `second-mw docs readme`, 'Wrap your app')"
-    )
+    said = f"environ or scope has {{}} under {USER_KEY!r}; it must be an AnalyticsUser"
+    return _checked(environ.get(USER_KEY), said)
 
 
 def _is_async(user: Callable[..., Any]) -> bool:
@@ -118,11 +113,13 @@ def _awaited(awaitable: Awaitable[Any]) -> Any:
     return async_to_sync(wait)()
 
 
-def _checked(found: object) -> AnalyticsUser | None:
+def _checked(
+    found: object, said: str = "the resolver returned {}; it must return an AnalyticsUser"
+) -> AnalyticsUser | None:
     if found is None or isinstance(found, AnalyticsUser):
         return found
     raise TypeError(
-        f"the resolver returned {type(found).__name__}; it must return an AnalyticsUser or None "
+        f"{said.format(type(found).__name__)} or None "
         "(see `second-mw docs readme`, 'Wrap your app')"
     )
 
