@@ -402,7 +402,7 @@ class Analytics:
             OutboxUnavailable: a durable store can't be asked, so nobody can say what is left. What
                 it took is kept, and is delivered once it is there again.
         """
-        forwarder = self._started()
+        forwarder = self._wanted()
         if forwarder is None:
             return _flushed(0, self.outbox.counts().waiting)
         return forwarder.flush(timeout)
@@ -500,25 +500,23 @@ class Analytics:
     def _woken(self, count: int | None = None) -> None:
         """Wake the forwarder: for `count` events, of which it awaits a number, or to look now."""
         try:
-            forwarder = self._started()
+            forwarder = self._wanted()
             if forwarder is not None:
+                forwarder.start()
                 forwarder.notify(count)
         except Exception as error:
             # What was put is kept, and whoever put it must hear that; the next put tries again.
             logger.error("second_mw: the forwarder could not be woken: %s", traced(error))
 
-    def _started(self) -> Forwarder | None:
-        forwarder = self._forwarder
-        if forwarder is None:
-            if self.outbox.store is None or not self.settings.forward:
-                return None
-            with self._lock:
-                if self._forwarder is None:
-                    self._forwarder = self._made()
-                    process.watch_child_exit()
-                forwarder = self._forwarder
-        forwarder.start()
-        return forwarder
+    def _wanted(self) -> Forwarder | None:
+        """Return the forwarder, made if there is none yet; None where nothing is forwarded."""
+        if self._forwarder is not None or self.outbox.store is None or not self.settings.forward:
+            return self._forwarder
+        with self._lock:
+            if self._forwarder is None:
+                self._forwarder = self._made()
+                process.watch_child_exit()
+        return self._forwarder
 
     def _made(self) -> Forwarder:
         from second_mw.forwarder.dispatcher import Forwarder

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from second_mw import asking
 from second_mw.asking import Askers
@@ -26,7 +28,6 @@ from second_mw.endpoint import (
     Request,
     Route,
     SaveChoice,
-    Steps,
     fallen,
 )
 from second_mw.errors import ClientDisconnected, Refused
@@ -84,18 +85,11 @@ class Desk:
             return
 
     async def _answer(self, route: Route, scope: Scope, receive: Receive) -> Answer:
-        try:
-            call = _Call(scope, receive, _headers_read(scope["headers"]))
-            return await self._driven(route(_request(call)), call)
-        except ClientDisconnected:
-            raise
-        except Exception as error:
-            return fallen(error)
-
-    async def _driven(self, steps: Steps, call: _Call) -> Answer:
         """Give the endpoint what it needs until it answers."""
         performers = self._performers
         try:
+            call = _Call(scope, receive, _headers_read(scope["headers"]))
+            steps = route(_request(call))
             need = next(steps)
             while True:
                 try:
@@ -110,6 +104,10 @@ class Desk:
         except StopIteration as done:
             answer: Answer = done.value
             return answer
+        except ClientDisconnected:
+            raise
+        except Exception as error:
+            return fallen(error)
 
     # What the endpoint needs: the thing itself, or a coroutine that brings it
 
@@ -154,29 +152,46 @@ class Desk:
         # More digits than any size has must not become a number.
         if declared is not None and declared.isdecimal() and int(declared[:19]) > limit:
             raise Refused("payload_too_large")
+        deadlines = self._watching()
+        task = None if deadlines is None else deadlines.begin()
+        receive = call.receive
+        parts: list[bytes] = []
+        size = 0
         try:
-            loop = asyncio.get_running_loop()
-            task = asyncio.current_task(loop)
-        except RuntimeError:
-            task = None
-        if task is None:
-            # Another event loop than asyncio's: its server has to watch slow clients itself.
-            return await _received(call.receive, limit)
-        deadlines = self._deadlines
-        if deadlines is None or deadlines.loop is not loop:
-            deadlines = self._deadlines = _Deadlines(loop, self._body_timeout)
-        deadlines.begin(task)
-        try:
-            return await _received(call.receive, limit)
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnected
+                part: bytes = message.get("body", b"")
+                size += len(part)
+                if size > limit:
+                    raise Refused("payload_too_large")
+                if not message.get("more_body"):
+                    return b"".join([*parts, part]) if parts else part
+                # One list of empty parts can grow without the body growing.
+                if part:
+                    parts.append(part)
         except asyncio.CancelledError:
-            if not deadlines.were_cause(task):
+            if deadlines is None or not deadlines.were_cause(task):
                 raise
             raise Refused("invalid_payload", counted="slow_bodies") from None
         finally:
-            deadlines.end(task)
+            if deadlines is not None:
+                deadlines.end(task)
+
+    def _watching(self) -> _Deadlines | None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            # Another event loop than asyncio's: its server has to watch slow clients itself.
+            return None
+        deadlines = self._deadlines
+        if deadlines is None or deadlines.loop is not loop:
+            deadlines = self._deadlines = _Deadlines(loop, self._body_timeout)
+        return deadlines
 
 
-class _Call(NamedTuple):
+class _Call(msgspec.Struct, frozen=True, gc=False):
     """One request to us: its scope, where its body comes from, and the headers that are read."""
 
     scope: Scope
@@ -222,24 +237,6 @@ async def _kept(outbox: OutboxDoor, payloads: Sequence[Payload]) -> int:
     )
 
 
-async def _received(receive: Receive, limit: int) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnected
-        part: bytes = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            raise Refused("payload_too_large")
-        if not message.get("more_body", False):
-            return b"".join([*parts, part]) if parts else part
-        # One list of empty parts can grow without the body growing.
-        if part:
-            parts.append(part)
-
-
 class _Deadlines:
     """Ends the waiting for bodies that trickle in: one timer for all of a loop's requests.
 
@@ -254,24 +251,28 @@ class _Deadlines:
     def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
         self.loop = loop
         self._timeout = timeout
-        self._waiting: dict[asyncio.Task[Any], float] = {}
-        self._ended: set[asyncio.Task[Any]] = set()
+        self._waiting: dict[asyncio.Task[Any] | None, float] = {}
+        self._ended: set[asyncio.Task[Any] | None] = set()
         self._is_armed = False
 
-    def begin(self, task: asyncio.Task[Any]) -> None:
-        """Give this task its time."""
-        self._waiting[task] = self.loop.time() + self._timeout
-        if not self._is_armed:
-            self._arm(self._timeout)
+    def begin(self) -> asyncio.Task[Any] | None:
+        """Give the task that asks its time; return which one that is, None outside of any."""
+        task = asyncio.current_task(self.loop)
+        if task is not None:
+            self._waiting[task] = self.loop.time() + self._timeout
+            if not self._is_armed:
+                self._arm(self._timeout)
+        return task
 
-    def end(self, task: asyncio.Task[Any]) -> None:
+    def end(self, task: asyncio.Task[Any] | None) -> None:
         """Hear that this task waits no more."""
-        self._waiting.pop(task, None)
-        self._ended.discard(task)
+        # Else it is over and was taken out.
+        if self._waiting.pop(task, None) is None:
+            self._ended.discard(task)
 
-    def were_cause(self, task: asyncio.Task[Any]) -> bool:
+    def were_cause(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether it was its deadline that cancelled this task, and nobody else besides."""
-        if task not in self._ended:
+        if task is None or task not in self._ended:
             return False
         uncancel = getattr(task, "uncancel", None)
         return uncancel is None or uncancel() <= 0
@@ -290,7 +291,8 @@ class _Deadlines:
                 return
             del self._waiting[task]
             self._ended.add(task)
-            task.cancel()
+            if task is not None:
+                task.cancel()
 
 
 def _headers(answer: Answer) -> list[tuple[bytes, bytes]]:

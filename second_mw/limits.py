@@ -217,6 +217,8 @@ class Rates:
         self._warned = False
         self._here: _Here | None = None
         self._shared: _Shared | None = None
+        #: Whether `wait` does I/O, so that an event loop asks it in a thread.
+        self.blocking = rate is not None and shared is not None
         if rate is None:
             return
         item = parse(rate)
@@ -226,21 +228,14 @@ class Rates:
         if shared is not None:
             self._shared = _Shared(item, _redis(shared), time.time)
 
-    @property
-    def blocking(self) -> bool:
-        """Whether `wait` does I/O, so that an event loop asks it in a thread."""
-        return self._shared is not None
-
     def wait(self, key: str) -> float | None:
         """Count one request of `key`; return None, or in how many seconds it may ask again."""
-        if self._here is None:
-            return None
         if self._shared is not None and self._clock() >= self._shared_again_at:
             try:
                 return self._shared.wait(key)
             except Exception as error:
                 self._rest(error)
-        return self._here.wait(key)
+        return None if self._here is None else self._here.wait(key)
 
     def _rest(self, error: Exception) -> None:
         self._tally.add("rate_store_failed")

@@ -88,38 +88,51 @@ class Origins:
             ("Access-Control-Max-Age", _PREFLIGHT_SECONDS),
         ]
 
-    def check(self, header: Header, scheme: str, host: str, *, simple: bool) -> None:
+    def check(self, header: Header, scheme: str, host: str) -> bool:
         """Let a request pass that comes from this site or an allowed one.
 
         Args:
             scheme, host: as the server saw them; the host with its port.
-            simple: whether another site could send this request without a preflight.
+
+        Returns:
+            Whether the browser said at all where the request comes from.
 
         Raises:
             Refused: `cross_origin`.
         """
-        if self.is_allowed(header):
-            return
+        if self._allowed and self.is_allowed(header):
+            return True
         site = header("sec-fetch-site")
         if site is not None and site.strip().lower() not in _OWN_SITES:
             raise Refused("cross_origin")
         origin = header("origin")
-        if origin is not None:
-            if not self._is_own(origin, header, scheme, host):
-                self._hint(site)
+        if origin is None:
+            return site is not None
+        if not self._is_own(origin, header, scheme, host):
+            self._hint(site)
+            raise Refused("cross_origin")
+        return True
+
+    def check_referer(self, header: Header, scheme: str, host: str) -> None:
+        """Let a request pass whose browser says nothing else, if its Referer is of this site.
+
+        For one that another site could send without a preflight.
+
+        Raises:
+            Refused: `cross_origin`.
+        """
+        referer = header("referer")
+        if referer is None:
+            if not self._webviews:
                 raise Refused("cross_origin")
-        elif site is None and simple:
-            referer = header("referer")
-            if referer is None:
-                if not self._webviews:
-                    raise Refused("cross_origin")
-            elif not self._is_own(_origin_of_url(referer), header, scheme, host):
-                raise Refused("cross_origin")
+        elif not self._is_own(_origin_of_url(referer), header, scheme, host):
+            raise Refused("cross_origin")
 
     def _is_own(self, origin: str | None, header: Header, scheme: str, host: str) -> bool:
         if origin is None:
             return False
-        scheme, host = self._outside(header, scheme, host)
+        if self._trusted_proxies:
+            scheme, host = self._outside(header, scheme, host)
         written = f"{scheme}://{host}"
         # A browser writes both alike; taking them apart is for the first request and odd ones.
         if origin == written and written in self._own:
@@ -133,13 +146,12 @@ class Origins:
 
     def _outside(self, header: Header, scheme: str, host: str) -> tuple[str, str]:
         """Return scheme and host as the browser knows them, through the trusted proxies."""
-        if self._trusted_proxies:
-            scheme = self._forwarded(header("x-forwarded-proto")) or scheme
-            host = self._forwarded(header("x-forwarded-host")) or host
-            port = self._forwarded(header("x-forwarded-port"))
-            # Proxies that pass the host on without its port say the port apart.
-            if port is not None and port.isdecimal() and not _PORT.search(host):
-                host = f"{host}:{port}"
+        scheme = self._forwarded(header("x-forwarded-proto")) or scheme
+        host = self._forwarded(header("x-forwarded-host")) or host
+        port = self._forwarded(header("x-forwarded-port"))
+        # Proxies that pass the host on without its port say the port apart.
+        if port is not None and port.isdecimal() and not _PORT.search(host):
+            host = f"{host}:{port}"
         return scheme, host
 
     def address(self, header: Header, peer: str | None) -> str | None:

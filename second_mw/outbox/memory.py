@@ -110,25 +110,28 @@ class MemoryStore:
         """
         with self._lock:
             items = self._items
-            fresh: dict[str, Payload] = {}
-            for payload in payloads:
-                # One text, whose hash is taken once; no uuid has a line's end in it.
-                key = f"{payload.uuid}\n{payload.distinct_id}"
-                if key not in items:
-                    fresh[key] = payload
-            if len(items) + len(fresh) > self.max_events:
-                raise OutboxUnavailable("full")
+            if len(items) + len(payloads) > self.max_events:
+                self._check_room(payloads)
             since, accepted_at = self._clock(), self._wall()
-            for key, payload in fresh.items():
-                self._sequence = sequence = self._sequence + 1
-                item = _Item(sequence, Entry(key, payload, 0, accepted_at), payload.size, since)
-                items[key] = item
-                self._order.append(item)
-                self._fresh.append(item)
-            kept = len(fresh)
+            kept = 0
+            for payload in payloads:
+                key = _key_of(payload)
+                if key not in items:
+                    kept += 1
+                    self._sequence = sequence = self._sequence + 1
+                    item = _Item(sequence, Entry(key, payload, 0, accepted_at), payload.size, since)
+                    items[key] = item
+                    self._order.append(item)
+                    self._fresh.append(item)
             self._ready_count += kept
             self._accepted += kept
             return kept
+
+    def _check_room(self, payloads: Sequence[Payload]) -> None:
+        """Raise OutboxUnavailable if those of them that are new are too many."""
+        fresh = {_key_of(payload) for payload in payloads}.difference(self._items)
+        if len(self._items) + len(fresh) > self.max_events:
+            raise OutboxUnavailable("full")
 
     def submit(self, payloads: Sequence[Payload]) -> Future[int]:
         """Like `put`; memory never blocks, so the future is done already."""
@@ -371,6 +374,11 @@ class MemoryStore:
             self._fresh, self._back = deque(), sorted(ready.items())
         if len(self._order) > 2 * len(self._items) + _SLACK:
             self._order = deque(self._items.values())
+
+
+def _key_of(payload: Payload) -> str:
+    # One text, whose hash is taken once; no uuid has a line's end in it.
+    return f"{payload.uuid}\n{payload.distinct_id}"
 
 
 def _word(reason: str) -> str:

@@ -31,15 +31,12 @@ class Outbox:
         self, store: Store | None, added: Mapping[str, Any], on_put: Callable[[int], None]
     ) -> None:
         self.store = store
+        #: Whether `put` does I/O, so that an event loop has to await `submit` instead.
+        self.blocking = store is not None and store.blocking
         #: The accounts as last seen, for when the store can't be asked.
         self.seen: Counts = Counts(0, 0, 0, 0, 0, 0, 0.0)
         self._added = added
         self._on_put = on_put
-
-    @property
-    def blocking(self) -> bool:
-        """Whether `put` does I/O, so that an event loop has to await `submit` instead."""
-        return self.store is not None and self.store.blocking
 
     def put(self, events: Sequence[Payload | Mapping[str, Any]]) -> int:
         """Keep all events or none; return how many are new.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
+
+import msgspec
 
 from second_mw.privacy import names
 from second_mw.settings import Settings
@@ -20,7 +22,7 @@ _NO_CHOICE: Final = Choice()
 STORE_FAILED: Final = "store_failed"
 
 
-class Standing(NamedTuple):
+class Standing(msgspec.Struct, frozen=True, gc=False):
     """Where a user stands with this request.
 
     Args:

@@ -157,7 +157,7 @@ class Known(NamedTuple):
         identity: what the scan looks for.
         wanted: what the gate looks for.
         in_uuids: what no uuid may hold, hyphens left out; by their first characters if many.
-        uuid_signs: how those begin, each once, of which one occurs wherever one of them does.
+        uuid_signs: parts of those, each once, of which one occurs wherever one of them does.
         anonymous_ids: what browsers of this user gave as theirs and holds no identity: they keep
             one for long.
         clear: what the quick way has found to hold nothing of the user.
@@ -577,10 +577,13 @@ def _is_in_uuid(known: Known, uuid: str) -> bool:
 
 
 def _signs_of(in_uuids: Pieces | tuple[str, ...]) -> tuple[str, ...]:
-    """Return the beginnings of these texts: a user's ids were often made together."""
+    """Return a part of each of these texts, near its beginning: ids were often made together.
+
+    Without the first two: a word in hexadecimal and the same with a capital differ in those alone.
+    """
     if isinstance(in_uuids, Pieces):
         return ("",)
-    return tuple(dict.fromkeys(text[:_SHORTEST_IN_UUID] for text in in_uuids))
+    return tuple(dict.fromkeys(text[2:_SHORTEST_IN_UUID] for text in in_uuids))
 
 
 def _in_uuids(user: AnalyticsUser, identity: Identity) -> Pieces | tuple[str, ...]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import astuple
 
 from second_mw import AnalyticsUser, Choice
 from second_mw.privacy.mode import STORE_FAILED, own_word, standing
@@ -60,7 +61,7 @@ def test_a_users_standing(
     expected: tuple[Any, ...],
 ) -> None:
     loaded = Settings.load({"token": "phc_test", **settings})
-    assert tuple(standing(loaded, replace(USER, **user), choice, **signals)) == expected
+    assert astuple(standing(loaded, replace(USER, **user), choice, **signals)) == expected
 
 
 WORDS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
