@@ -10,12 +10,12 @@ import uuid
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
 from second_mw.outbox.base import Entry
-from second_mw.payload import rfc3339
+from second_mw.payload import Payload, rfc3339
 from second_mw.version import VERSION
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ _GZIP: Final = 31
 # Events that are encoded and compressed in one go.
 _PIECE: Final = 250
 
-_encode_lines = msgspec.json.Encoder().encode_lines
+_encode = msgspec.json.Encoder().encode
+Made = TypeVar("Made")
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -126,63 +127,42 @@ def at(moment: float) -> str:
     return rfc3339(datetime.fromtimestamp(moment, timezone.utc))
 
 
-class _Head(msgspec.Struct, gc=False):
-    """What is still to be encoded of an event; its properties are bytes already."""
-
-    event: str
-    uuid: str
-    distinct_id: str
-    timestamp: str
-
-
-OptionBytes = Callable[[dict[str, Any]], bytes]
-
-
 def batch_pieces(
-    entries: Sequence[Entry],
-    *,
-    beside: OptionBytes = lambda _: b"",
-    inside: OptionBytes = lambda _: b"",
-) -> Iterator[bytes]:
-    """Yield the events as a JSON array, piece by piece; encoded properties go in as they are.
+    entries: Sequence[Entry], written: Callable[[list[Payload]], list[Any]]
+) -> Iterator[bytes | memoryview]:
+    """Yield the events as a JSON array, piece by piece.
 
-    Written for speed, since this is most of what delivery itself costs: one call of the encoder for
-    a piece's heads, which are then told apart by the line's end that no JSON text can hold; options
-    are looked at only where they differ from the event's before. Pieces stay in the processor's
-    cache until they are compressed, where a whole batch makes the system find memory for a
-    megabyte each time; and the host's threads get their turn between two of them.
+    Pieces stay in the processor's cache until they are compressed, where a whole batch makes the
+    system find memory for a megabyte each time; and the host's threads get their turn between two
+    of them.
 
     Args:
         entries: what to encode, at least one.
-        beside: an event's options → the members that go before its properties, with a comma each.
-        inside: an event's options → the members that go into its properties.
+        written: payloads → what a protocol writes for them, to be encoded. Properties, which are
+            encoded already, go in as `msgspec.Raw`.
 
     Raises:
         UnicodeEncodeError: a field can't be written as UTF-8.
     """
-    options: dict[str, Any] | None = None
-    before = within = end = b""
-    comma = b"["
+    before = b"["
     for first in range(0, len(entries), _PIECE):
-        payloads = [entry.payload for entry in entries[first : first + _PIECE]]
-        heads = [_Head(p.event, p.uuid, p.distinct_id, p.timestamp) for p in payloads]
-        parts: list[bytes] = []
-        for head, payload in zip(_encode_lines(heads).split(b"}\n"), payloads, strict=False):
-            if payload.options != options:
-                options = payload.options
-                before = b',%b"properties":' % beside(options)
-                within = inside(options)
-                end = b",%b}}" % within if within else b"}}"
-            properties = payload.properties
-            is_empty = within and properties == b"{}"
-            parts += (comma, head, before, properties[:-1], end[1:] if is_empty else end)
-            comma = b","
-        yield b"".join(parts)
+        piece = _encode(written([entry.payload for entry in entries[first : first + _PIECE]]))
+        yield before
+        yield memoryview(piece)[1:-1]
+        before = b","
     yield b"]"
 
 
+def by_options(payloads: list[Payload], made: Callable[[dict[str, Any]], Made]) -> list[Made]:
+    """Return what is made of each payload's options: once if all are alike, as they nearly are."""
+    options = [payload.options for payload in payloads]
+    if options.count(options[0]) == len(options):
+        return [made(options[0])] * len(options)
+    return [made(each) for each in options]
+
+
 def post(
-    path: str, headers: Mapping[str, str], pieces: Iterable[bytes], *, packed: bool
+    path: str, headers: Mapping[str, str], pieces: Iterable[bytes | memoryview], *, packed: bool
 ) -> Request:
     """Return a request with the headers that every protocol needs, gzipped if `packed`."""
     always = {"Content-Type": "application/json", "User-Agent": USER_AGENT}

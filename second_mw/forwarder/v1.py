@@ -11,7 +11,16 @@ from typing import Any, Final
 
 import msgspec
 
-from second_mw.forwarder.exchange import USER_AGENT, Answer, Batch, Request, at, batch_pieces, post
+from second_mw.forwarder.exchange import (
+    USER_AGENT,
+    Answer,
+    Batch,
+    Request,
+    at,
+    batch_pieces,
+    by_options,
+    post,
+)
 from second_mw.forwarder.verdicts import (
     DELIVERED,
     RETRY,
@@ -22,6 +31,7 @@ from second_mw.forwarder.verdicts import (
     ruling_of_status,
     words_of,
 )
+from second_mw.payload import Payload
 
 PATH: Final = "/i/v1/analytics/events"
 # An event's result → its verdict. A word that is not here is final, as `drop` is.
@@ -59,7 +69,7 @@ class V1:
             "PostHog-Request-Timestamp": at(now),
         }
         head = b'%b"created_at":%b,"batch":' % (self._head, _encode(batch.created_at))
-        pieces = chain((head,), batch_pieces(batch.entries, beside=_member), (b"}",))
+        pieces = chain((head,), batch_pieces(batch.entries, _written), (b"}",))
         return post(PATH, headers, pieces, packed=self._gzip)
 
     def judge(self, answer: Answer, batch: Batch, now: float) -> Ruling:
@@ -108,7 +118,31 @@ def _verdict(result: object) -> Verdict | None:
     return Verdict("dead", f"{verdict.reason}: {words_of(text)}")
 
 
-def _member(options: dict[str, Any]) -> bytes:
-    """Return the set options as a member of the event, nothing if none is."""
+class _Event(msgspec.Struct, gc=False):
+    """An event as v1 writes it; options only if one is set."""
+
+    event: str
+    uuid: str
+    distinct_id: str
+    timestamp: str
+    options: msgspec.Raw | msgspec.UnsetType
+    properties: msgspec.Raw
+
+
+def _written(payloads: list[Payload]) -> list[_Event]:
+    return [
+        _Event(
+            payload.event,
+            payload.uuid,
+            payload.distinct_id,
+            payload.timestamp,
+            options,
+            msgspec.Raw(payload.properties),
+        )
+        for payload, options in zip(payloads, by_options(payloads, _set_ones), strict=True)
+    ]
+
+
+def _set_ones(options: dict[str, Any]) -> msgspec.Raw | msgspec.UnsetType:
     given = {name: value for name, value in options.items() if value is not None}
-    return b'"options":%b,' % _encode(given) if given else b""
+    return msgspec.Raw(_encode(given)) if given else msgspec.UNSET

@@ -152,19 +152,20 @@ class MemoryStore:
             fresh, back = self._fresh, self._back
             size = 0
             while (fresh or back) and len(leased) < limit:
-                returned = back and not (fresh and fresh[0].sequence < back[0][0])
-                item = back[0][1] if returned else fresh[0]
-                if not item.gone and item.until is None:
-                    size += item.size
-                    if size > max_bytes and leased:
-                        break
-                    leased.append(item)
-                    # At once: one that was held and came back stands in both queues.
-                    item.until = until
-                if returned:
-                    heapq.heappop(back)
+                if back and not (fresh and fresh[0].sequence < back[0][0]):
+                    item = heapq.heappop(back)[1]
                 else:
-                    fresh.popleft()
+                    item = fresh.popleft()
+                if item.gone or item.until is not None:
+                    continue
+                size += item.size
+                if size > max_bytes and leased:
+                    # Whichever queue it came from: it is as old as what comes back.
+                    heapq.heappush(back, (item.sequence, item))
+                    break
+                leased.append(item)
+                # At once: one that was held and came back stands in both queues.
+                item.until = until
             self._ready_count -= len(leased)
             self._keep_till(until, leased)
             return [item.entry for item in leased]
@@ -325,11 +326,14 @@ class MemoryStore:
     def _removed(self, keys: Iterable[str]) -> list[_Item]:
         """Take these items out, whether leased, put off or ready again."""
         take = self._items.pop
-        removed = [item for key in keys if (item := take(key, None)) is not None]
-        for item in removed:
-            item.gone = True
-            if item.until is None:
-                self._ready_count -= 1
+        removed: list[_Item] = []
+        for key in keys:
+            item = take(key, None)
+            if item is not None:
+                removed.append(item)
+                item.gone = True
+                if item.until is None:
+                    self._ready_count -= 1
         self._tidy()
         return removed
 
