@@ -90,20 +90,21 @@ class Desk:
         try:
             call = _Call(scope, receive, _headers_read(scope["headers"]))
             steps = route(_request(call))
-            need = next(steps)
-            while True:
-                try:
-                    got = performers[need.__class__](need, call)
-                    # What is at hand is not awaited: a coroutine for each need cost 4 µs a request.
-                    if got.__class__ is CoroutineType:
-                        got = await got
-                except Exception as error:
-                    need = steps.throw(error)
-                else:
-                    need = steps.send(got)
-        except StopIteration as done:
-            answer: Answer = done.value
-            return answer
+            try:
+                need = next(steps)
+                while True:
+                    try:
+                        got = performers[need.__class__](need, call)
+                        # What is at hand is not awaited: a coroutine for each need took 4 µs more.
+                        if got.__class__ is CoroutineType:
+                            got = await got
+                    except Exception as error:
+                        need = steps.throw(error)
+                    else:
+                        need = steps.send(got)
+            except StopIteration as done:
+                answer: Answer = done.value
+                return answer
         except ClientDisconnected:
             raise
         except Exception as error:

@@ -180,6 +180,7 @@ class Endpoint:
         self._tally = tally
         self._events = pipeline.catalogue.events
         self._origins = Origins(settings)
+        self._is_enabled = settings.enabled
         self._is_limited = settings.enabled and settings.rate is not None
         self._need_event = NeedBody(settings.max_body)
         self._said: set[str] = set()
@@ -200,7 +201,8 @@ class Endpoint:
         def guarded(request: Request) -> Steps:
             cors: list[tuple[str, str]] = []
             try:
-                cors = self._origins.cors_headers(request.header)
+                if self._origins.allows_others:
+                    cors = self._origins.cors_headers(request.header)
                 if request.method == "OPTIONS":
                     preflight = self._origins.preflight_headers(request.header, methods)
                     if preflight is not None:
@@ -225,9 +227,11 @@ class Endpoint:
         return guarded
 
     def _check_origin(self, request: Request) -> None:
-        said = self._origins.check(request.header, request.scheme, request.host)
+        if self._origins.check(request.header, request.scheme, request.host):
+            return
         # text/plain is the one type taken that another site can send without a preflight.
-        if not said and request.method == "POST" and _content_type(request).media == "text/plain":
+        written = request.header("content-type") or ""
+        if request.method == "POST" and _content_type(written).media == "text/plain":
             self._origins.check_referer(request.header, request.scheme, request.host)
 
     def _refusal(self, refused: Refused) -> Answer:
@@ -281,19 +285,25 @@ class Endpoint:
             logger.warning("second_mw: %s: %s", what, traced(error))
 
     def _standing(
-        self, request: Request, user: AnalyticsUser
+        self, request: Request, user: AnalyticsUser, user_key: str
     ) -> Generator[Need, Any, tuple[Standing, Choice]]:
         choice = None
         if asks_store(user):
             try:
-                choice = yield NeedChoice(self._pipeline.user_key(user.id))
+                choice = yield NeedChoice(user_key)
             except Exception as error:
                 # Whatever is unknown means anonymized (spec §7).
                 choice = STORE_FAILED
                 self._tally.add("preferences_failed")
                 self._say_once("the preference store failed, so users are anonymized", error)
-        gpc, dnt = _says_yes(request.header("sec-gpc")), _says_yes(request.header("dnt"))
-        where = standing(self._settings, user, choice, gpc=gpc, dnt=dnt)
+        gpc, dnt = request.header("sec-gpc"), request.header("dnt")
+        where = standing(
+            self._settings,
+            user,
+            choice,
+            gpc=gpc is not None and _says_yes(gpc),
+            dnt=dnt is not None and _says_yes(dnt),
+        )
         return where, choice if choice.__class__ is Choice else _NO_CHOICE
 
     # POST {prefix}/capture
@@ -303,51 +313,57 @@ class Endpoint:
         user: AnalyticsUser | None = yield _NEED_USER
         if user is None or not user.onboarded:
             raise (yield from self._turned_away(request, user))
-        if not self._settings.enabled:
+        if not self._is_enabled:
             return _NOTHING_TO_SAY
-        yield from self._count("events", self._pipeline.user_key(user.id))
-        raw = self._raw(request, (yield self._need_event), self._settings.max_body)
+        user_key = self._pipeline.user_key(user.id)
+        if self._is_limited:
+            yield from self._count("events", user_key)
+        raw = yield self._need_event
+        if request.header("content-encoding") is not None:
+            raw = self._raw(request, raw, self._settings.max_body)
         body = posted_in(raw)
         if type(body) is not Item:
             if isinstance(body, Batch):
-                return (yield from self._batch(request, user, body.batch))
+                return (yield from self._batch(request, user, user_key, body.batch))
             if isinstance(body, dict) and "batch" in body and "event" not in body:
-                return (yield from self._batch(request, user, body["batch"]))
+                return (yield from self._batch(request, user, user_key, body["batch"]))
         posted = self._posted(body, user)
-        where, _ = yield from self._standing(request, user)
+        where, _ = yield from self._standing(request, user, user_key)
         if not where.shares:
             self._tally.add("suppressed")
             return _NOTHING_TO_SAY
-        finished = self._finished(posted, user, where)
-        yield from self._put([finished])
-        said = self._debug_headers([finished])
+        events = [finished(self._pipeline, posted, user, where)]
+        yield from self._put(events)
+        said = self._debug_headers(events) if self._settings.debug else None
         return Answer(204, said) if said else _NOTHING_TO_SAY
 
-    def _batch(self, request: Request, user: AnalyticsUser, batch: object) -> Steps:
+    def _batch(self, request: Request, user: AnalyticsUser, user_key: str, batch: object) -> Steps:
         if not isinstance(batch, list) or not 1 <= len(batch) <= MAX_BATCH:
             raise Refused("invalid_payload")
-        where, _ = yield from self._standing(request, user)
+        where, _ = yield from self._standing(request, user, user_key)
         if not where.shares:
             self._tally.add("suppressed", len(batch))
             return _NOTHING_TO_SAY
         results: dict[str, dict[str, str]] = {}
         accepted: list[Finished] = []
         for item in batch:
-            key = _result_key(item)
-            if key in results:
+            uuid = _result_key(item)
+            if uuid in results:
                 continue
             try:
-                posted = self._posted(item, user, key)
-                accepted.append(self._finished(posted, user, where))
+                posted = self._posted(item, user, uuid)
+                accepted.append(finished(self._pipeline, posted, user, where))
             except Refused as refused:
                 self._tally.add(f"rejected.{refused.code}")
                 if refused.counted is not None:
                     self._tally.add(refused.counted)
-                results[key] = {"status": "rejected", "error": refused.code}
+                results[uuid] = {"status": "rejected", "error": refused.code}
             else:
-                results[key] = _ACCEPTED_RESULT
+                results[uuid] = _ACCEPTED_RESULT
         yield from self._put(accepted)
-        headers = [("Content-Type", "application/json"), *self._debug_headers(accepted)]
+        headers = [("Content-Type", "application/json")]
+        if self._settings.debug:
+            headers += self._debug_headers(accepted)
         return Answer(200, headers, _encode({"results": results}))
 
     def _json(self, request: Request, body: bytes, limit: int) -> Any:
@@ -387,13 +403,10 @@ class Endpoint:
             uuid.lower() if uuid is not None else None,
             item.timestamp,
             item.anonymousDistinctId,
-            own_word(more, telling),
-            workspace_named(telling, user),
+            own_word(more, telling) if more or telling else "neutral",
+            workspace_named(telling, user) if telling else None,
             keys,
         )
-
-    def _finished(self, posted: Posted, user: AnalyticsUser, where: Standing) -> Finished:
-        return finished(self._pipeline, posted, user, where)
 
     def _put(self, events: Sequence[Finished]) -> Generator[Need, Any, None]:
         payloads = payloads_of(events)
@@ -408,9 +421,7 @@ class Endpoint:
         settle(events, self._settings.on_receipt)
 
     def _debug_headers(self, events: Sequence[Finished]) -> list[tuple[str, str]]:
-        """Say which rule dropped or redacted which declared key, if `debug` is on (spec §4)."""
-        if not self._settings.debug:
-            return []
+        """Say which rule dropped or redacted which declared key (spec §4, `debug`)."""
         said: list[str] = []
         for event in events:
             if event.receipt is not None:
@@ -432,25 +443,25 @@ class Endpoint:
         if user is None or not (asks or user.onboarded):
             raise (yield from self._turned_away(request, user))
         # A rate of its own: who posts too many events must still be able to stop sharing.
-        yield from self._count("choices", self._pipeline.user_key(user.id))
+        user_key = self._pipeline.user_key(user.id)
+        yield from self._count("choices", user_key)
         if asks:
-            where, choice = yield from self._standing(request, user)
+            where, choice = yield from self._standing(request, user, user_key)
             return self._preferences_answer(user, where, choice)
         body = yield NeedBody(_MAX_CHOICE_BODY)
         wanted = _wanted_choice(self._json(request, body, _MAX_CHOICE_BODY))
         self._check_choice(request, user, wanted)
-        _, choice = yield from self._standing(request, user)
+        _, choice = yield from self._standing(request, user, user_key)
         choice = Choice(
             choice.sharing if wanted.sharing is None else wanted.sharing,
             choice.anonymized if wanted.anonymized is None else wanted.anonymized,
         )
-        user_key = self._pipeline.user_key(user.id)
         try:
             yield SaveChoice(user_key, self._differing(choice))
         except Exception as error:
             self._say_once("a choice could not be stored", error)
             raise Refused("preferences_unavailable", retry_after=5.0) from None
-        where, choice = yield from self._standing(request, user)
+        where, choice = yield from self._standing(request, user, user_key)
         if where.mode == "identified" and where.shares:
             yield from self._identify_now(user, None)
         return self._preferences_answer(user, where, choice)
@@ -500,12 +511,13 @@ class Endpoint:
             raise (yield from self._turned_away(request, user))
         if not self._settings.enabled:
             return _NOTHING_TO_SAY
-        yield from self._count("events", self._pipeline.user_key(user.id))
+        user_key = self._pipeline.user_key(user.id)
+        yield from self._count("events", user_key)
         body = self._json(request, (yield NeedBody(_MAX_CHOICE_BODY)), _MAX_CHOICE_BODY)
         if not isinstance(body, dict):
             raise Refused("invalid_payload")
         workspace = workspace_named({"workspace_id": body.get("workspaceId")}, user)
-        where, _ = yield from self._standing(request, user)
+        where, _ = yield from self._standing(request, user, user_key)
         if where.mode == "identified" and where.shares:
             finished = self._pipeline.identify(user, workspace)
             yield from self._put([finished])
@@ -700,26 +712,24 @@ class _ContentType(NamedTuple):
 _types: dict[str, _ContentType] = {}
 
 
-def _content_type(request: Request) -> _ContentType:
-    written = request.header("content-type") or ""
-    known = _types.get(written)
-    if known is None:
-        charset = _CHARSET.search(written)
-        known = _ContentType(
-            written.partition(";")[0].strip().lower(),
-            charset is None or charset[1].lower() in _UTF8,
-        )
-        if len(written) <= _LONGEST_TYPE:
-            if len(_types) >= _MAX_TYPES:
-                _types.clear()
-            _types[written] = known
-    return known
+def _content_type(written: str) -> _ContentType:
+    charset = _CHARSET.search(written)
+    said = _ContentType(
+        written.partition(";")[0].strip().lower(),
+        charset is None or charset[1].lower() in _UTF8,
+    )
+    if len(written) <= _LONGEST_TYPE:
+        if len(_types) >= _MAX_TYPES:
+            _types.clear()
+        _types[written] = said
+    return said
 
 
 def _check_media_type(
     request: Request, *allowed: Literal["application/json", "text/plain"]
 ) -> None:
-    media, is_utf8 = _content_type(request)
+    written = request.header("content-type") or ""
+    media, is_utf8 = _types.get(written) or _content_type(written)
     encoding = request.header("content-encoding")
     if (
         media not in allowed

@@ -158,12 +158,12 @@ class Forwarder:
         It can't where threads can't be started (at interpreter exit, at a process limit); events
         then wait, and the next call tries again.
         """
-        return self._start(self._warn_once)
-
-    def _start(self, warn: Callable[..., None] | None = None) -> bool:
         shift = self._shift
         if shift is not None and shift.alive:
             return True
+        return self._start(self._warn_once)
+
+    def _start(self, warn: Callable[..., None] | None = None) -> bool:
         if not self._settings.enabled:
             return False
         with self._lock:

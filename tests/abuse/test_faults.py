@@ -42,6 +42,7 @@ IDENTIFIED = replace(ADA, anonymized=False)
 ONE = Told()
 # Nested, which the quick way leaves to the whole walk.
 NESTED = replace(ONE, parts=event(properties={"plan": {"steps": ["one two three", {"a": 1}]}}))
+TELLING = replace(ONE, parts=event(properties={"workspace_id": "w_1"}))
 BATCH = replace(ONE, parts=(b'{"batch":[' + EVENT + b"," + EVENT + b"]}",))
 GET = Told("GET", PREFERENCES, (), ())
 PUT = Told("PUT", PREFERENCES, JSON, (b'{"anonymized":false}',))
@@ -112,7 +113,7 @@ TABLE = [
     Row("outbox.store.put", [(ONE, 503), (BATCH, 503)]),
     Row("outbox.store.put", [(TELL, 503)], user=IDENTIFIED),
     Row("outbox.put", [(ONE, 503), (BATCH, 503)]),
-    Row("_started", [(ONE, 204), (BATCH, 200)], kept=3),
+    Row("_wanted", [(ONE, 204), (BATCH, 200)], kept=3),
     Row("preferences.get", [(ONE, 204), (BATCH, 200), (GET, 200)], kept=3),
     Row("preferences.put", [(PUT, 503)]),
     Row("rates.wait", [(ONE, 204), (BATCH, 200), (GET, 200)], kept=3),
@@ -131,12 +132,13 @@ TABLE = [
     Row("second_mw.privacy.pipeline.joined", [(ONE, 422), (BATCH, 200)]),
     # The endpoint's own rooms
     Row("endpoint._origins.check", [(ONE, 422), (GET, 422), (PUT, 422), (TELL, 422)]),
-    Row("endpoint._origins.cors_headers", [(ONE, 422), (GET, 422)]),
+    Row("endpoint._origins.cors_headers", [(ONE, 422), (GET, 422)],
+        settings={"allowed_origins": ["https://other.example"]}),
     Row("second_mw.endpoint.posted_in", [(ONE, 422), (BATCH, 422)]),
     Row("second_mw.endpoint.decoded", [(PUT, 422), (TELL, 422)]),
     Row("second_mw.endpoint.standing", [(ONE, 422), (GET, 422)]),
-    Row("second_mw.endpoint.workspace_named", [(ONE, 422), (TELL, 422)]),
-    Row("second_mw.endpoint.own_word", [(ONE, 422)]),
+    Row("second_mw.endpoint.workspace_named", [(TELLING, 422), (TELL, 422)]),
+    Row("second_mw.endpoint.own_word", [(TELLING, 422)]),
     Row("second_mw.endpoint.uuids.uuid4", [(BATCH, 422)]),
     Row("endpoint._tally.add", [(Told("DELETE", CAPTURE), 422), (Told("PUT", CAPTURE), 422)]),
     # The adapters'
@@ -524,7 +526,7 @@ def test_what_is_kept_although_the_forwarder_can_not_be_woken_is_told_as_kept(
     def fails() -> Any:
         raise RuntimeError(SECRET)
 
-    monkeypatch.setattr(analytics, "_started", fails)
+    monkeypatch.setattr(analytics, "_wanted", fails)
     assert ask(analytics, replace(ONE, parts=event())).status == 204
     assert "could not be woken" in caplog.text
     assert SECRET not in caplog.text
