@@ -218,7 +218,7 @@ class Rates:
         self._here: _Here | None = None
         self._shared: _Shared | None = None
         #: Whether `wait` does I/O, so that an event loop asks it in a thread.
-        self.blocking = rate is not None and shared is not None
+        self.blocking: bool = rate is not None and shared is not None
         if rate is None:
             return
         item = parse(rate)

@@ -44,7 +44,7 @@ class Origins:
     def __init__(self, settings: Settings) -> None:
         self._allowed = frozenset(filter(None, map(normal_origin, settings.allowed_origins)))
         #: Whether any origin but this site's is on the allowed list.
-        self.allows_others = bool(self._allowed)
+        self.allows_others: bool = bool(self._allowed)
         self._trusted_proxies = settings.trusted_proxies
         self._webviews = settings.webviews
         self._warned = False

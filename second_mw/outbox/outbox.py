@@ -32,7 +32,7 @@ class Outbox:
     ) -> None:
         self.store = store
         #: Whether `put` does I/O, so that an event loop has to await `submit` instead.
-        self.blocking = store is not None and store.blocking
+        self.blocking: bool = store is not None and store.blocking
         #: The accounts as last seen, for when the store can't be asked.
         self.seen: Counts = Counts(0, 0, 0, 0, 0, 0, 0.0)
         self._added = added
