@@ -304,7 +304,7 @@ class Endpoint:
             gpc=gpc is not None and _says_yes(gpc),
             dnt=dnt is not None and _says_yes(dnt),
         )
-        return where, choice if choice.__class__ is Choice else _NO_CHOICE
+        return where, choice if isinstance(choice, Choice) else _NO_CHOICE
 
     # POST {prefix}/capture
 

@@ -31,7 +31,7 @@ _GZIP: Final = 31
 _PIECE: Final = 250
 
 _encode = msgspec.json.Encoder().encode
-Made = TypeVar("Made")
+_Made = TypeVar("_Made")
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -153,7 +153,7 @@ def batch_pieces(
     yield b"]"
 
 
-def by_options(payloads: list[Payload], made: Callable[[dict[str, Any]], Made]) -> list[Made]:
+def by_options(payloads: list[Payload], made: Callable[[dict[str, Any]], _Made]) -> list[_Made]:
     """Return what is made of each payload's options: once if all are alike, as they nearly are."""
     options = [payload.options for payload in payloads]
     if options.count(options[0]) == len(options):
