@@ -500,7 +500,7 @@ class Analytics:
     def _woken(self, count: int | None = None) -> None:
         """Wake the forwarder: for `count` events, of which it awaits a number, or to look now."""
         try:
-            forwarder = self._forwarder or self._wanted()
+            forwarder = self._wanted()
             if forwarder is not None:
                 forwarder.start()
                 forwarder.notify(count)

@@ -252,8 +252,8 @@ class _Deadlines:
     def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
         self.loop = loop
         self._timeout = timeout
-        self._waiting: dict[asyncio.Task[Any] | None, float] = {}
-        self._ended: set[asyncio.Task[Any] | None] = set()
+        self._waiting: dict[asyncio.Task[Any], float] = {}
+        self._ended: set[asyncio.Task[Any]] = set()
         self._is_armed = False
 
     def begin(self) -> asyncio.Task[Any] | None:
@@ -267,8 +267,8 @@ class _Deadlines:
 
     def end(self, task: asyncio.Task[Any] | None) -> None:
         """Hear that this task waits no more."""
-        # Else it is over and was taken out.
-        if self._waiting.pop(task, None) is None:
+        # What is not there any more was over, and was taken out.
+        if task is not None and self._waiting.pop(task, None) is None:
             self._ended.discard(task)
 
     def were_cause(self, task: asyncio.Task[Any] | None) -> bool:
@@ -292,8 +292,7 @@ class _Deadlines:
                 return
             del self._waiting[task]
             self._ended.add(task)
-            if task is not None:
-                task.cancel()
+            task.cancel()
 
 
 def _headers(answer: Answer) -> list[tuple[bytes, bytes]]:

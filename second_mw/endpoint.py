@@ -180,7 +180,6 @@ class Endpoint:
         self._tally = tally
         self._events = pipeline.catalogue.events
         self._origins = Origins(settings)
-        self._is_enabled = settings.enabled
         self._is_limited = settings.enabled and settings.rate is not None
         self._need_event = NeedBody(settings.max_body)
         self._said: set[str] = set()
@@ -201,8 +200,7 @@ class Endpoint:
         def guarded(request: Request) -> Steps:
             cors: list[tuple[str, str]] = []
             try:
-                if self._origins.allows_others:
-                    cors = self._origins.cors_headers(request.header)
+                cors = self._origins.cors_headers(request.header)
                 if request.method == "OPTIONS":
                     preflight = self._origins.preflight_headers(request.header, methods)
                     if preflight is not None:
@@ -230,8 +228,7 @@ class Endpoint:
         if self._origins.check(request.header, request.scheme, request.host):
             return
         # text/plain is the one type taken that another site can send without a preflight.
-        written = request.header("content-type") or ""
-        if request.method == "POST" and _content_type(written).media == "text/plain":
+        if request.method == "POST" and _content_type(request).media == "text/plain":
             self._origins.check_referer(request.header, request.scheme, request.host)
 
     def _refusal(self, refused: Refused) -> Answer:
@@ -249,17 +246,27 @@ class Endpoint:
 
     # Who asks
 
-    def _turned_away(
-        self, request: Request, user: AnalyticsUser | None
-    ) -> Generator[Need, Any, Refused]:
-        """Return why this one may not ask: there is no user, or one who is not onboarded."""
-        if user is not None:
-            return Refused("not_onboarded")
-        address = self._origins.address(request.header, request.peer)
-        if address is not None and self._is_limited:
-            # An address is kept as little as a user's id.
-            yield from self._count("address", self._pipeline.user_key(f"\0address {address}"))
-        return Refused("not_authenticated")
+    def _user(
+        self, request: Request, *, onboarded: bool = True
+    ) -> Generator[Need, Any, AnalyticsUser]:
+        """Return the user.
+
+        Args:
+            onboarded: whether one who is not onboarded is refused.
+
+        Raises:
+            Refused: `not_authenticated`, `not_onboarded`.
+        """
+        user: AnalyticsUser | None = yield _NEED_USER
+        if user is None:
+            address = self._origins.address(request.header, request.peer)
+            if address is not None and self._is_limited:
+                # An address is kept as little as a user's id.
+                yield from self._count("address", self._pipeline.user_key(f"\0address {address}"))
+            raise Refused("not_authenticated")
+        if onboarded and not user.onboarded:
+            raise Refused("not_onboarded")
+        return user
 
     def _count(self, what: str, key: str) -> Generator[Need, Any, None]:
         """Count a request to a rate.
@@ -297,30 +304,19 @@ class Endpoint:
                 self._tally.add("preferences_failed")
                 self._say_once("the preference store failed, so users are anonymized", error)
         gpc, dnt = request.header("sec-gpc"), request.header("dnt")
-        where = standing(
-            self._settings,
-            user,
-            choice,
-            gpc=gpc is not None and _says_yes(gpc),
-            dnt=dnt is not None and _says_yes(dnt),
-        )
+        where = standing(self._settings, user, choice, gpc=_says_yes(gpc), dnt=_says_yes(dnt))
         return where, choice if isinstance(choice, Choice) else _NO_CHOICE
 
     # POST {prefix}/capture
 
     def _capture(self, request: Request) -> Steps:
         _check_media_type(request, "application/json", "text/plain")
-        user: AnalyticsUser | None = yield _NEED_USER
-        if user is None or not user.onboarded:
-            raise (yield from self._turned_away(request, user))
-        if not self._is_enabled:
+        user = yield from self._user(request)
+        if not self._settings.enabled:
             return _NOTHING_TO_SAY
         user_key = self._pipeline.user_key(user.id)
-        if self._is_limited:
-            yield from self._count("events", user_key)
-        raw = yield self._need_event
-        if request.header("content-encoding") is not None:
-            raw = self._raw(request, raw, self._settings.max_body)
+        yield from self._count("events", user_key)
+        raw = self._raw(request, (yield self._need_event), self._settings.max_body)
         body = posted_in(raw)
         if type(body) is not Item:
             if isinstance(body, Batch):
@@ -334,7 +330,7 @@ class Endpoint:
             return _NOTHING_TO_SAY
         events = [finished(self._pipeline, posted, user, where)]
         yield from self._put(events)
-        said = self._debug_headers(events) if self._settings.debug else None
+        said = self._debug_headers(events)
         return Answer(204, said) if said else _NOTHING_TO_SAY
 
     def _batch(self, request: Request, user: AnalyticsUser, user_key: str, batch: object) -> Steps:
@@ -361,9 +357,7 @@ class Endpoint:
             else:
                 results[uuid] = _ACCEPTED_RESULT
         yield from self._put(accepted)
-        headers = [("Content-Type", "application/json")]
-        if self._settings.debug:
-            headers += self._debug_headers(accepted)
+        headers = [("Content-Type", "application/json"), *self._debug_headers(accepted)]
         return Answer(200, headers, _encode({"results": results}))
 
     def _json(self, request: Request, body: bytes, limit: int) -> Any:
@@ -403,8 +397,8 @@ class Endpoint:
             uuid.lower() if uuid is not None else None,
             item.timestamp,
             item.anonymousDistinctId,
-            own_word(more, telling) if more or telling else "neutral",
-            workspace_named(telling, user) if telling else None,
+            own_word(more, telling),
+            workspace_named(telling, user),
             keys,
         )
 
@@ -421,7 +415,9 @@ class Endpoint:
         settle(events, self._settings.on_receipt)
 
     def _debug_headers(self, events: Sequence[Finished]) -> list[tuple[str, str]]:
-        """Say which rule dropped or redacted which declared key (spec §4, `debug`)."""
+        """Say which rule dropped or redacted which declared key, if `debug` is on (spec §4)."""
+        if not self._settings.debug:
+            return []
         said: list[str] = []
         for event in events:
             if event.receipt is not None:
@@ -439,9 +435,7 @@ class Endpoint:
         asks = request.method == "GET"
         if not asks:
             _check_media_type(request, "application/json")
-        user: AnalyticsUser | None = yield _NEED_USER
-        if user is None or not (asks or user.onboarded):
-            raise (yield from self._turned_away(request, user))
+        user = yield from self._user(request, onboarded=not asks)
         # A rate of its own: who posts too many events must still be able to stop sharing.
         user_key = self._pipeline.user_key(user.id)
         yield from self._count("choices", user_key)
@@ -506,9 +500,7 @@ class Endpoint:
 
     def _identify(self, request: Request) -> Steps:
         _check_media_type(request, "application/json")
-        user: AnalyticsUser | None = yield _NEED_USER
-        if user is None or not user.onboarded:
-            raise (yield from self._turned_away(request, user))
+        user = yield from self._user(request)
         if not self._settings.enabled:
             return _NOTHING_TO_SAY
         user_key = self._pipeline.user_key(user.id)
@@ -712,24 +704,26 @@ class _ContentType(NamedTuple):
 _types: dict[str, _ContentType] = {}
 
 
-def _content_type(written: str) -> _ContentType:
-    charset = _CHARSET.search(written)
-    said = _ContentType(
-        written.partition(";")[0].strip().lower(),
-        charset is None or charset[1].lower() in _UTF8,
-    )
-    if len(written) <= _LONGEST_TYPE:
-        if len(_types) >= _MAX_TYPES:
-            _types.clear()
-        _types[written] = said
-    return said
+def _content_type(request: Request) -> _ContentType:
+    written = request.header("content-type") or ""
+    known = _types.get(written)
+    if known is None:
+        charset = _CHARSET.search(written)
+        known = _ContentType(
+            written.partition(";")[0].strip().lower(),
+            charset is None or charset[1].lower() in _UTF8,
+        )
+        if len(written) <= _LONGEST_TYPE:
+            if len(_types) >= _MAX_TYPES:
+                _types.clear()
+            _types[written] = known
+    return known
 
 
 def _check_media_type(
     request: Request, *allowed: Literal["application/json", "text/plain"]
 ) -> None:
-    written = request.header("content-type") or ""
-    media, is_utf8 = _types.get(written) or _content_type(written)
+    media, is_utf8 = _content_type(request)
     encoding = request.header("content-encoding")
     if (
         media not in allowed

@@ -43,8 +43,6 @@ class Origins:
 
     def __init__(self, settings: Settings) -> None:
         self._allowed = frozenset(filter(None, map(normal_origin, settings.allowed_origins)))
-        #: Whether any origin but this site's is on the allowed list.
-        self.allows_others: bool = bool(self._allowed)
         self._trusted_proxies = settings.trusted_proxies
         self._webviews = settings.webviews
         self._warned = False
@@ -102,7 +100,7 @@ class Origins:
         Raises:
             Refused: `cross_origin`.
         """
-        if self._allowed and self.is_allowed(header):
+        if self.is_allowed(header):
             return True
         site = header("sec-fetch-site")
         if site is not None and site.strip().lower() not in _OWN_SITES:

@@ -87,16 +87,15 @@ class _Event(msgspec.Struct, gc=False):
 
 
 def _written(payloads: list[Payload]) -> list[_Event]:
-    properties = [payload.properties for payload in payloads]
-    tails = by_options(payloads, _tail)
-    if b"{}" in properties:
-        properties = list(map(joined, properties, tails))
-    else:
-        # The same where none is empty, for half of what it costs.
-        properties = [encoded[:-1] + tail for encoded, tail in zip(properties, tails, strict=True)]
     return [
-        _Event(each.event, each.uuid, each.distinct_id, each.timestamp, msgspec.Raw(encoded))
-        for each, encoded in zip(payloads, properties, strict=True)
+        _Event(
+            payload.event,
+            payload.uuid,
+            payload.distinct_id,
+            payload.timestamp,
+            msgspec.Raw(joined(payload.properties, tail)),
+        )
+        for payload, tail in zip(payloads, by_options(payloads, _tail), strict=True)
     ]
 
 

@@ -51,9 +51,7 @@ class Outbox:
             OutboxUnavailable: the store can't take them; none was kept.
             TypeError, ValueError: a finished event is none.
         """
-        payloads = [
-            event if event.__class__ is Payload else self._payload(event) for event in events
-        ]
+        payloads = [self._payload(event) for event in events]
         if self.store is None or not payloads:
             return 0
         new = self.store.put(payloads)
