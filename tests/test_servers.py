@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 import uvicorn
 import waitress
+import waitress.wasyncore
 from flask import Flask, request
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
@@ -76,10 +77,10 @@ def flask_under_waitress(analytics: Analytics) -> Iterator[int]:
     finally:
         # Those that answer first: at their end they still tell the one that waits.
         server.task_dispatcher.shutdown()
-        server.maintenance(0)
         server.close()
-        server.trigger.close()
         thread.join()
+        # Connections whose end the thread did not live to read.
+        waitress.wasyncore.close_all(server._map)
 
 
 @contextmanager
