@@ -12,6 +12,7 @@ operation cheap, amortised, and memory bounded.
 from __future__ import annotations
 
 import heapq
+import math
 import re
 import threading
 import time
@@ -32,13 +33,16 @@ from second_mw.payload import Payload
 MAX_DEAD_LETTERS: Final = 1_000
 #: Below this many stale heap items a rebuild costs more than it saves.
 _SLACK: Final = 64
+#: A moment that no lease lasts until.
+_GONE: Final = -math.inf
 
 
 class _Item(msgspec.Struct, gc=False):
     """A payload that waits: `until` is None while it is ready, else when it becomes so.
 
-    `gone` is one that was settled, but still stands in the queues. A Struct, because it is made
-    for every event, and out of the collector's sight, because it can't be part of a cycle.
+    What was settled but still stands in the queues is held until `_GONE`, for ever. A Struct,
+    because it is made for every event, and out of the collector's sight, because it can't be part
+    of a cycle.
     """
 
     sequence: int
@@ -46,7 +50,6 @@ class _Item(msgspec.Struct, gc=False):
     size: int
     since: float
     until: float | None = None
-    gone: bool = False
 
 
 class MemoryStore:
@@ -151,12 +154,14 @@ class MemoryStore:
             until = now + ttl
             fresh, back = self._fresh, self._back
             size = 0
-            while (fresh or back) and len(leased) < limit:
+            while len(leased) < limit:
                 if back and not (fresh and fresh[0].sequence < back[0][0]):
                     item = heapq.heappop(back)[1]
-                else:
+                elif fresh:
                     item = fresh.popleft()
-                if item.gone or item.until is not None:
+                else:
+                    break
+                if item.until is not None:
                     continue
                 size += item.size
                 if size > max_bytes and leased:
@@ -274,7 +279,7 @@ class MemoryStore:
                 return 0.0
             while self._held:
                 until, _, items = self._held[0]
-                if any(item.until == until and not item.gone for item in items):
+                if any(item.until == until for item in items):
                     break
                 heapq.heappop(self._held)
                 self._held_items -= len(items)
@@ -286,7 +291,7 @@ class MemoryStore:
             now = self._clock()
             self._let_go(now)
             order = self._order
-            while order and order[0].gone:
+            while order and order[0].until == _GONE:
                 order.popleft()
             return Counts(
                 accepted=self._accepted,
@@ -331,9 +336,9 @@ class MemoryStore:
             item = take(key, None)
             if item is not None:
                 removed.append(item)
-                item.gone = True
                 if item.until is None:
                     self._ready_count -= 1
+                item.until = _GONE
         self._tidy()
         return removed
 
@@ -357,7 +362,7 @@ class MemoryStore:
             until, _, items = heapq.heappop(self._held)
             self._held_items -= len(items)
             for item in items:
-                if item.until == until and not item.gone:
+                if item.until == until:
                     item.until = None
                     self._ready_count += 1
                     heapq.heappush(self._back, (item.sequence, item))
@@ -366,7 +371,7 @@ class MemoryStore:
         """Rebuild what is stale by more than half, from itself: that much is paid for already."""
         if self._held_items > 2 * (len(self._items) - self._ready_count) + _SLACK:
             groups = [
-                (until, turn, [item for item in items if item.until == until and not item.gone])
+                (until, turn, [item for item in items if item.until == until])
                 for until, turn, items in self._held
             ]
             self._held = [group for group in groups if group[2]]
@@ -374,7 +379,7 @@ class MemoryStore:
             self._held_items = sum(len(items) for _, _, items in self._held)
         if len(self._fresh) + len(self._back) > 2 * self._ready_count + _SLACK:
             queued = (*self._fresh, *(item for _, item in self._back))
-            ready = {i.sequence: i for i in queued if i.until is None and not i.gone}
+            ready = {item.sequence: item for item in queued if item.until is None}
             self._fresh, self._back = deque(), sorted(ready.items())
         if len(self._order) > 2 * len(self._items) + _SLACK:
             self._order = deque(self._items.values())
