@@ -12,7 +12,7 @@ import logging
 import math
 import re
 import uuid as uuids
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -29,7 +29,6 @@ from second_mw.errors import (
 )
 from second_mw.origin import Header, Origins
 from second_mw.payload import Payload
-from second_mw.privacy import names
 from second_mw.privacy.mode import STORE_FAILED, Standing, asks_store, own_word, standing
 from second_mw.privacy.pipeline import Finished, Pipeline, Posted
 from second_mw.privacy.receipt import Receipt
@@ -390,15 +389,15 @@ class Endpoint:
             raise Refused("other_user")
         properties = properties or {}
         keys = tuple(properties)
-        telling = self._pipeline.telling(event, properties, keys)
+        telling = self._pipeline.telling(event, keys)
         return Posted(
             event,
             properties,
             uuid.lower() if uuid is not None else None,
             item.timestamp,
             item.anonymousDistinctId,
-            own_word(more, telling),
-            workspace_named(telling, user),
+            own_word(more, properties, telling.of_mode),
+            workspace_named(properties, telling.of_workspace, user),
             keys,
         )
 
@@ -508,7 +507,7 @@ class Endpoint:
         body = self._json(request, (yield NeedBody(_MAX_CHOICE_BODY)), _MAX_CHOICE_BODY)
         if not isinstance(body, dict):
             raise Refused("invalid_payload")
-        workspace = workspace_named({"workspace_id": body.get("workspaceId")}, user)
+        workspace = workspace_named(body, body.keys() & {"workspaceId"}, user)
         where, _ = yield from self._standing(request, user, user_key)
         if where.mode == "identified" and where.shares:
             finished = self._pipeline.identify(user, workspace)
@@ -617,8 +616,13 @@ def settle(events: Sequence[Finished], on_receipt: Callable[[Receipt], object] |
             )
 
 
-def workspace_named(properties: Mapping[str, Any], user: AnalyticsUser) -> str | None:
+def workspace_named(
+    properties: Mapping[str, Any], keys: Iterable[str], user: AnalyticsUser
+) -> str | None:
     """Return the user's workspace that an event names, None if it names none.
+
+    Args:
+        keys: those of the properties that mean a workspace.
 
     Raises:
         Refused: `workspace_not_found`, whether the workspace exists or not.
@@ -626,22 +630,13 @@ def workspace_named(properties: Mapping[str, Any], user: AnalyticsUser) -> str |
     if user.workspaces is None:
         return None
     named: str | None = None
-    for key, value in properties.items():
-        if value is not None and (key == "workspace_id" or _means_workspace(key)):
+    for key in keys:
+        value = properties[key]
+        if value is not None:
             if not isinstance(value, str) or value not in user.workspaces:
                 raise Refused("workspace_not_found")
             named = value
     return named
-
-
-def _means_workspace(key: object) -> bool:
-    # Server code may have any keys.
-    if not isinstance(key, str):
-        return False
-    # Few keys begin so, and only those are worth a normal form.
-    if "workspace" not in key.lower() if key.isascii() else not names.may_say(key, "k"):
-        return False
-    return names.normal_form(key).replace("_", "") == "workspaceid"
 
 
 def _failed(error: Exception) -> Refused:

@@ -196,15 +196,15 @@ class ServerCode:
         if one.event not in pipeline.catalogue:
             raise Refused("invalid_event")
         properties = one.properties or {}
-        telling = pipeline.telling(one.event, properties, tuple(properties))
+        telling = pipeline.telling(one.event, tuple(properties))
         posted = Posted(
             one.event,
             properties,
             _uuid_of(one.uuid),
             one.timestamp,
             one.anonymous_id,
-            own_word({}, telling),
-            workspace_named(telling, user),
+            own_word({}, properties, telling.of_mode),
+            workspace_named(properties, telling.of_workspace, user),
         )
         choice = None
         if asks_store(user):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, Literal
 
 import msgspec
@@ -98,26 +98,24 @@ def _shares(
     return settings.consent == "default-on"
 
 
-#: What every event has at its top level and what many have in their properties; none of it is the
-#: event's own word.
-_NO_WORD: Final = frozenset(
-    "event properties anonymousDistinctId uuid timestamp subject workspace_id".split()
-)
-
-
-def own_word(event: Mapping[str, Any], properties: Mapping[str, Any]) -> Word:
+def own_word(
+    event: Mapping[str, Any], properties: Mapping[str, Any], asking: Collection[str]
+) -> Word:
     """Return what an event says of its mode, at its top level or in its properties (spec §7).
 
-    >>> own_word({}, {"Anonymized": False}), own_word({"anonymized": 0}, {}), own_word({}, {})
-    ('identified', 'anonymized', 'neutral')
+    Args:
+        asking: those keys of the properties that ask for anonymity.
+
+    >>> own_word({}, {"Anonymized": False}, ["Anonymized"]), own_word({"anonymized": 0}, {}, [])
+    ('identified', 'anonymized')
     """
     word: Word = "neutral"
-    if (not event or _NO_WORD.issuperset(event)) and _NO_WORD.issuperset(properties):
+    if not event and not asking:
         return word
-    for level in (event, properties):
-        for key, value in level.items():
-            if isinstance(key, str) and names.asks_for_anonymity(key):
-                if value is not False:
-                    return "anonymized"
-                word = "identified"
+    at_top = [key for key in event if names.asks_for_anonymity(key)]
+    for level, keys in ((event, at_top), (properties, asking)):
+        for key in keys:
+            if level[key] is not False:
+                return "anonymized"
+            word = "identified"
     return word

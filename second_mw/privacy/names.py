@@ -185,3 +185,13 @@ def asks_for_anonymity(key: str) -> bool:
     if (len(key) < 10 and key.isascii()) or not may_say(key, "z"):
         return False
     return bare_form(key) == "anonymized"
+
+
+def means_workspace(key: str) -> bool:
+    """Whether a key, in any spelling, names the workspace that an event is about (spec §5)."""
+    if key == "workspace_id":
+        return True
+    # Few keys begin so, and only those are worth a normal form.
+    if "workspace" not in key.lower() if key.isascii() else not may_say(key, "k"):
+        return False
+    return normal_form(key).replace("_", "") == "workspaceid"

@@ -21,7 +21,7 @@ import msgspec
 
 from second_mw.errors import Refused, traced
 from second_mw.payload import Payload, joined, rfc3339, tail_of, utc_now
-from second_mw.privacy import routes, shapes, urls
+from second_mw.privacy import names, routes, shapes, urls
 from second_mw.privacy.anonymize import Anonymizer, Rulebook
 from second_mw.privacy.catalogue import Catalogue
 from second_mw.privacy.gate import Gate, Wanted
@@ -73,9 +73,8 @@ _believed_when: dict[str, tuple[float, float]] = {}
 _SHORTEST_IN_UUID: Final = 8
 _HEX: Final = "0123456789abcdef"
 
-#: The keys of an event that may tell its mode or workspace are nearly always these, or none.
-_ONLY_WORKSPACE: Final = ("workspace_id",)
-_USUALLY_TELLING: Final = ((), _ONLY_WORKSPACE)
+#: The keys of an event that may tell its mode or workspace are nearly always these.
+_USUALLY_TELLING: Final = ((), ("workspace_id",))
 
 #: Posted property → PostHog's own name for it in identified mode (spec §9).
 _PAGE = {"page_url": "$current_url", "pathname": "$pathname", "referrer": "$referrer"}
@@ -91,6 +90,18 @@ def _plain(value: object) -> str:
 
 
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode
+
+
+class Telling(NamedTuple):
+    """Which keys of an event's properties tell something of it.
+
+    Args:
+        of_mode: those that ask for anonymity.
+        of_workspace: those that name a workspace.
+    """
+
+    of_mode: tuple[str, ...]
+    of_workspace: tuple[str, ...]
 
 
 class Posted(msgspec.Struct, frozen=True, gc=False):
@@ -212,8 +223,8 @@ class Pipeline:
         self._identified = Identified()
         self._remembered = Remembered()
         self._walks: dict[str, Walk] = {}
-        #: Event → keys that it had together → those of them that may tell something.
-        self._telling: dict[str, dict[tuple[str, ...], tuple[str, ...]]] = {
+        #: Event → keys that it had together → those of them that tell something.
+        self._telling: dict[str, dict[tuple[str, ...], Telling]] = {
             event: {} for event in catalogue.events
         }
         self._added_identified = {
@@ -269,29 +280,29 @@ class Pipeline:
             user.can_be_identified,
         )
 
-    def telling(
-        self, event: str, properties: Mapping[str, Any], keys: tuple[str, ...]
-    ) -> dict[str, Any]:
-        """Return the properties that may tell an event's mode or workspace: nearly always one.
-
-        Args:
-            keys: of the properties.
-        """
-        told = self._telling[event]
-        telling = told.get(keys)
+    def telling(self, event: str, keys: tuple[str, ...]) -> Telling:
+        """Return which keys of an event's properties tell its mode or its workspace."""
+        known = self._telling[event]
+        telling = known.get(keys)
         if telling is None:
             silent = self._rules.silent[event]
             left = self._remembered.silent.get(event, ())
-            telling = tuple(key for key in keys if key not in silent and key not in left)
+            # Server code may have any keys.
+            asked = [
+                key
+                for key in keys
+                if key not in silent and key not in left and isinstance(key, str)
+            ]
+            telling = Telling(
+                tuple(filter(names.asks_for_anonymity, asked)),
+                tuple(filter(names.means_workspace, asked)),
+            )
             # Whatever else is in them may be data, which no table holds (spec §17).
-            if telling in _USUALLY_TELLING and len(keys) <= MAX_KEYS:
-                if len(told) >= PLANS:
-                    told.clear()
-                told[keys] = telling
-        # A comprehension costs CPython 3.10 as much as the rest.
-        if telling == _ONLY_WORKSPACE:
-            return {"workspace_id": properties["workspace_id"]}
-        return {key: properties[key] for key in telling} if telling else {}
+            if tuple(asked) in _USUALLY_TELLING and len(keys) <= MAX_KEYS:
+                if len(known) >= PLANS:
+                    known.clear()
+                known[keys] = telling
+        return telling
 
     def finish(self, posted: Posted, user: AnalyticsUser, mode: Mode) -> Finished:
         """Return the payloads of an event of the catalogue.

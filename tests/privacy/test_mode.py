@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import astuple
 
 from second_mw import AnalyticsUser, Choice
+from second_mw.privacy import names
 from second_mw.privacy.mode import STORE_FAILED, own_word, standing
 from second_mw.settings import Settings
 
@@ -83,4 +84,5 @@ WORDS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("top", "properties", "word"), WORDS)
 def test_an_events_own_word(top: dict[str, Any], properties: dict[str, Any], word: str) -> None:
-    assert own_word(top, properties) == word
+    asking = [key for key in properties if names.asks_for_anonymity(key)]
+    assert own_word(top, properties, asking) == word
