@@ -167,11 +167,11 @@ class Desk:
                 size += len(part)
                 if size > limit:
                     raise Refused("payload_too_large")
-                if not message.get("more_body"):
-                    return b"".join([*parts, part]) if parts else part
                 # One list of empty parts can grow without the body growing.
                 if part:
                     parts.append(part)
+                if not message.get("more_body"):
+                    break
         except asyncio.CancelledError:
             if deadlines is None or not deadlines.were_cause(task):
                 raise
@@ -179,6 +179,11 @@ class Desk:
         finally:
             if deadlines is not None:
                 deadlines.end(task)
+        if deadlines is not None:
+            # The dear part comes now. What of the host is ready goes first: its p99 beside 500
+            # captures a second is a fifth higher without this, and captures are no slower for it.
+            await asyncio.sleep(0)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _watching(self) -> _Deadlines | None:
         try:

@@ -258,6 +258,26 @@ def test_after_a_slow_body_the_task_can_wait_again(make) -> None:
     assert asyncio.run(twice()) == 204
 
 
+def test_what_of_the_host_is_ready_goes_before_an_event(make) -> None:
+    analytics = make()
+    taken_by_then: list[int] = []
+
+    async def host(*asgi: Any) -> None:
+        taken_by_then.append(analytics.stats()["accepted"])
+        await asgi_host(*asgi)
+
+    wrapped = analytics.asgi(host, user=lambda _: ADA, user_blocks=False)
+
+    async def beside() -> list[int]:
+        # The first of all makes ready what the next ones find.
+        await asgi_reply(wrapped, POST)
+        both = [asgi_reply(wrapped, POST), asgi_reply(wrapped, replace(POST, path="/orders"))]
+        return [reply.status for reply in await asyncio.gather(*both)]
+
+    assert asyncio.run(beside()) == [204, 200]
+    assert (taken_by_then, analytics.stats()["accepted"]) == ([1], 2)
+
+
 def test_without_asyncio_there_is_no_deadline_and_all_else_works(make) -> None:
     """As under trio: stepping the coroutine by hand is an event loop of its own."""
     analytics = make()
