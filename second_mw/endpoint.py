@@ -584,18 +584,19 @@ def payloads_of(events: Sequence[Finished]) -> list[Payload]:
 
     PostHog has been told of nobody before the put, so each event of a new person brings one.
     """
-    if len(events) == 1:
-        return events[0].payloads
-    payloads: list[Payload] = []
+    payloads = [payload for event in events for payload in event.payloads]
+    if "$identify" not in [payload.event for payload in payloads]:
+        return payloads
+    once: list[Payload] = []
     said: set[tuple[str, bytes]] = set()
-    for payload in (payload for event in events for payload in event.payloads):
+    for payload in payloads:
         if payload.event == "$identify":
             what = (payload.distinct_id, payload.properties)
             if what in said:
                 continue
             said.add(what)
-        payloads.append(payload)
-    return payloads
+        once.append(payload)
+    return once
 
 
 def settle(events: Sequence[Finished], on_receipt: Callable[[Receipt], object] | None) -> None:
@@ -684,7 +685,10 @@ def _item_of(item: object) -> tuple[Item, dict[str, Any]]:
 
 def _result_key(item: object) -> str:
     """Return the uuid under which an event of a batch is answered: its own, or a new one."""
-    uuid = item.get("uuid") if isinstance(item, dict) else getattr(item, "uuid", None)
+    if type(item) is Item:
+        uuid: object = item.uuid
+    else:
+        uuid = item.get("uuid") if isinstance(item, dict) else None
     return uuid if isinstance(uuid, str) and _UUID.fullmatch(uuid) else str(uuids.uuid4())
 
 

@@ -76,6 +76,10 @@ _HEX: Final = "0123456789abcdef"
 #: The keys of an event that may tell its mode or workspace are nearly always these.
 _USUALLY_TELLING: Final = ((), ("workspace_id",))
 
+#: The options of all that leaves anonymized: one object, so that nothing that waits needs a
+#: dictionary of its own. A host's hook, which might change it, is given another.
+_NO_PERSON: Final = {"process_person_profile": False}
+
 #: Posted property → PostHog's own name for it in identified mode (spec §9).
 _PAGE = {"page_url": "$current_url", "pathname": "$pathname", "referrer": "$referrer"}
 #: What identified mode says itself, or never.
@@ -378,7 +382,7 @@ class Pipeline:
             distinct_id,
             timestamp,
             joined(properties, self._added_anonymized),
-            {"process_person_profile": False},
+            _NO_PERSON,
         )
         receipt = None if lines is None else _receipt(final, "anonymized", lines)
         return Finished([final], receipt, None)
