@@ -234,7 +234,7 @@ def _probe(settings: Settings) -> Iterator[Finding]:
         return
     ruling = codec.judge(answer, batch, now)
     verdict = ruling.verdicts.get("probe")
-    if verdict is not None and verdict.result == "delivered":
+    if ruling.about == "delivered" or (verdict is not None and verdict.result == "delivered"):
         seen = f"PostHog took the event {payload.uuid} ({answer.status})"
         yield Finding("probe", "good", seen, "find it under Activity as 'second_mw probe'")
         return

@@ -175,6 +175,9 @@ class Delivery:
                 return batch, _End(0.0)
             self._renew(job)
             ruling = self._attempt(batch, attempt, transport, left)
+            if ruling.about == "delivered":
+                self._settle_delivered(batch.keys, job)
+                return batch, ruling
             if ruling.about == "events":
                 batch = self._settle(batch, ruling, job)
                 if not batch.entries:
@@ -222,17 +225,21 @@ class Delivery:
         verdicts = ruling.verdicts
         delivered = [key for key, verdict in verdicts.items() if verdict is DELIVERED]
         if delivered:
-            self._store.ack(delivered)
-            job.open.difference_update(delivered)
-            self._ledger.delivered(len(delivered))
-            self._refusals.succeeded()
-            # Others are taken, so those that were refused alone are to blame themselves.
-            self._bury_refused(job)
+            self._settle_delivered(delivered, job)
         # Nearly always there is nothing else to do for any of them.
         others = [] if len(delivered) == len(verdicts) else verdicts.items()
         self._bury({key: each.reason for key, each in others if each.result == "dead"}, job)
         self._works()
         return batch.only({key for key, each in others if each.result == "retry"})
+
+    def _settle_delivered(self, keys: Sequence[str], job: _Job) -> None:
+        self._store.ack(keys)
+        job.open.difference_update(keys)
+        self._ledger.delivered(len(keys))
+        self._refusals.succeeded()
+        # Others are taken, so those that were refused alone are to blame themselves.
+        self._bury_refused(job)
+        self._works()
 
     def _refuse(self, entry: Entry, ruling: Ruling, job: _Job) -> _End | None:
         """Put aside an event that was refused alone; return an end if the sender is to blame."""

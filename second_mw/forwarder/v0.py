@@ -13,7 +13,6 @@ import msgspec
 from second_mw.forwarder.exchange import Answer, Batch, Request, at, batch_pieces, by_options, post
 from second_mw.forwarder.retry import BETWEEN_ROUNDS
 from second_mw.forwarder.verdicts import (
-    DELIVERED,
     Ruling,
     Verdict,
     document_of,
@@ -54,12 +53,11 @@ class V0:
         limited = document.get("quota_limited")
         if isinstance(limited, list) and "events" in limited:
             # PostHog has thrown them away for billing; it would do so again.
-            verdict = Verdict("dead", "quota_limited")
-        elif _says_taken(document.get("status")):
-            verdict = DELIVERED
-        else:
-            return ruling_of_status(answer, now)
-        return Ruling("events", verdict.result, dict.fromkeys(batch.keys, verdict))
+            limited_all = dict.fromkeys(batch.keys, Verdict("dead", "quota_limited"))
+            return Ruling("events", "quota_limited", limited_all)
+        if _says_taken(document.get("status")):
+            return Ruling("delivered", "delivered")
+        return ruling_of_status(answer, now)
 
 
 def _says_taken(status: object) -> bool:

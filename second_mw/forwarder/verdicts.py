@@ -1,6 +1,7 @@
 """What PostHog's answer means for us: the table of statuses, where its protocols agree.
 
-A ruling is about the events (each has its verdict), about the batch (try again, or halve it), or
+A ruling is about the events (each has its verdict), about the batch (it is there, try again, or
+halve it), or
 about the sender, which is us: token, host, proxy, billing. Bodies of a 200 differ by protocol and
 are read in `v0.py` and `v1.py`; how a ruling is carried out is the business of `delivery.py`.
 """
@@ -22,7 +23,7 @@ from second_mw.forwarder.exchange import Answer, NoAnswer
 MAX_RETRY_AFTER: Final = 3600.0
 _DETAIL_LENGTH: Final = 200
 
-About = Literal["events", "retry", "later", "halve", "sender"]
+About = Literal["delivered", "events", "retry", "later", "halve", "sender"]
 
 
 class Verdict(NamedTuple):
@@ -40,11 +41,12 @@ class Ruling(NamedTuple):
     """What an answer, or its absence, means.
 
     Args:
-        about: `events`: see `verdicts`. `retry`: send the batch again, after a backoff. `later`:
-            leave PostHog alone for a while. `halve`: one of the events is refused, or all
-            together are too large. `sender`: nothing is wrong with the events.
+        about: `delivered`: PostHog has every event of the batch. `events`: see `verdicts`.
+            `retry`: send the batch again, after a backoff. `later`: leave PostHog alone for a
+            while. `halve`: one of the events is refused, or all together are too large. `sender`:
+            nothing is wrong with the events.
         reason: a machine word with an optional detail.
-        verdicts: entry key → verdict, one for each entry of the batch.
+        verdicts: of `events`: entry key → verdict, one for each entry of the batch.
         retry_after: the seconds that the server asked for, None if it did not.
         look_at: for operators: what to look at, in a sentence.
     """
