@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from threading import Lock
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -96,7 +96,7 @@ def _plain(value: object) -> str:
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
-class Telling(NamedTuple):
+class Telling(msgspec.Struct, frozen=True, gc=False):
     """Which keys of an event's properties tell something of it.
 
     Args:
@@ -150,7 +150,7 @@ class Finished(msgspec.Struct, frozen=True, gc=False):
 _NOTHING: Final = Finished([], None, None)
 
 
-class Said(NamedTuple):
+class Said(msgspec.Struct, frozen=True, gc=False):
     """What identified mode says of a user in one workspace, ready to leave.
 
     Args:
@@ -164,7 +164,7 @@ class Said(NamedTuple):
     event: bytes
 
 
-class Known(NamedTuple):
+class Known(msgspec.Struct, frozen=True, gc=False):
     """What is prepared once for a user.
 
     Args:

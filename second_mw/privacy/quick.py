@@ -18,6 +18,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
+import msgspec
+
 from second_mw.privacy import identity as identities
 from second_mw.privacy import views
 from second_mw.privacy.anonymize import Rulebook, is_version, judged_text
@@ -90,7 +92,7 @@ _GONE: Final = Rule("gone", Key("", ":key"), frozenset(), {})
 _GONE_IDENT: Final = Rule("ident", Key("", ":key"), frozenset(), {})
 
 
-class Plan(NamedTuple):
+class Plan(msgspec.Struct, frozen=True, gc=False):
     """What the keys mean that an event has, all of them declared or known to leave.
 
     With it the values of one meaning are looked at together, by functions that are not Python's:
@@ -116,7 +118,7 @@ class Plan(NamedTuple):
     together: dict[tuple[str, ...], str]
 
 
-class Read(NamedTuple):
+class Read(msgspec.Struct, frozen=True, gc=False):
     """What the words of one event say.
 
     Args:

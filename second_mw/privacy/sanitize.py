@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final, Literal, NamedTuple
 
+import msgspec
+
 from second_mw.privacy import names, routes, shapes, urls
 from second_mw.privacy.catalogue import Event, Kind
 from second_mw.privacy.receipt import Line, Result
@@ -161,7 +163,7 @@ PLANS: Final = 64
 Taker = Callable[[Mapping[str, Any]], tuple[Any, ...]]
 
 
-class Plan(NamedTuple):
+class Plan(msgspec.Struct, frozen=True, gc=False):
     """What becomes of an event with keys that are known, so that numbers are looked at together.
 
     Args:
