@@ -62,14 +62,14 @@ def posted(body: bytes) -> Item | Batch | Any:
     Raises:
         Refused: `invalid_payload`.
     """
-    if not _has_many_brackets(body):
-        decode = _decode_batch if body.startswith(_BATCH_BEGINS) else _decode_item
-        try:
-            return decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            # Something else, or no JSON: to be looked at closely.
-            pass
-    return decoded(body)
+    try:
+        read = (_decode_batch if body.startswith(_BATCH_BEGINS) else _decode_item)(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # Something else, or no JSON: to be looked at closely.
+        return decoded(body)
+    if _has_many_brackets(body) and _is_too_deep(read):
+        raise Refused("invalid_payload")
+    return read
 
 
 def decoded(body: bytes) -> Any:
@@ -150,6 +150,13 @@ def _has_many_brackets(body: bytes) -> bool:
                 return True
             place = find(bracket, place + 1)
     return False
+
+
+def _is_too_deep(read: Item | Batch) -> bool:
+    if isinstance(read, Item):
+        return _is_deeper(read.properties, MAX_NESTING - 1)
+    # The list stands for the one in the body; what holds that, and the events, are two more.
+    return _is_deeper([item.properties for item in read.batch], MAX_NESTING - 2)
 
 
 def _is_deeper(value: Any, most: int) -> bool:

@@ -210,12 +210,22 @@ def test_what_browsers_post_is_checked_while_it_is_decoded() -> None:
     assert posted(msgspec.json.encode({**item, "anonymized": True})) == {**item, "anonymized": True}
 
 
-@pytest.mark.parametrize("depth", [62, 63])
-def test_a_body_may_nest_64_deep_and_no_deeper(depth: int) -> None:
-    body = b'{"event":"page viewed","properties":{"a":' + b"[" * depth + b"]" * depth + b"}}"
-    for given_body in (body, b'{"more":1,' + body[1:]):
-        if depth == 62:
-            assert posted(given_body)
-        else:
-            with pytest.raises(Refused, match="invalid_payload"):
-                posted(given_body)
+def nesting(depth: int, *, batch: bool) -> bytes:
+    """Return a body that nests so deep, as one event or as a batch of many."""
+    inside = depth - (4 if batch else 2)
+    event = b'{"event":"page viewed","properties":{"a":' + b"[" * inside + b"]" * inside + b"}}"
+    shallow = b'{"event":"page viewed","properties":{"a":[]}},'
+    return b'{"batch":[' + shallow * 40 + event + b"]}" if batch else event
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_body_may_nest_64_deep_and_no_deeper(batch: bool) -> None:
+    for head in (b"{", b'{"more":1,'):
+        assert posted(head + nesting(64, batch=batch)[1:])
+        with pytest.raises(Refused, match="invalid_payload"):
+            posted(head + nesting(65, batch=batch)[1:])
+
+
+def test_a_large_batch_is_checked_while_it_is_decoded() -> None:
+    event = b'{"event":"page viewed","properties":{"surface":"app"}}'
+    assert isinstance(posted(b'{"batch":[' + b",".join([event] * 100) + b"]}"), Batch)
