@@ -1,9 +1,9 @@
 """What PostHog's answer means for us: the table of statuses, where its protocols agree.
 
-A ruling is about the events (each has its verdict), about the batch (it is there, try again, or
-halve it), or
-about the sender, which is us: token, host, proxy, billing. Bodies of a 200 differ by protocol and
-are read in `v0.py` and `v1.py`; how a ruling is carried out is the business of `delivery.py`.
+A ruling is about the events (each has its verdict), about the batch (PostHog has it, try again,
+or halve it), or about the sender, which is us: token, host, proxy, billing. Bodies of a 200 differ
+by protocol and are read in `v0.py` and `v1.py`; how a ruling is carried out is the business of
+`delivery.py`.
 """
 
 from __future__ import annotations

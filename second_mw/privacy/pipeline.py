@@ -164,7 +164,7 @@ class Said(msgspec.Struct, frozen=True, gc=False):
     event: bytes
 
 
-class Known(msgspec.Struct, frozen=True, gc=False):
+class Known(msgspec.Struct, frozen=True):
     """What is prepared once for a user.
 
     Args:
@@ -291,18 +291,15 @@ class Pipeline:
         if telling is None:
             silent = self._rules.silent[event]
             left = self._remembered.silent.get(event, ())
+            others = tuple(key for key in keys if key not in silent and key not in left)
             # Server code may have any keys.
-            asked = [
-                key
-                for key in keys
-                if key not in silent and key not in left and isinstance(key, str)
-            ]
+            asked = [key for key in others if isinstance(key, str)]
             telling = Telling(
                 tuple(filter(names.asks_for_anonymity, asked)),
                 tuple(filter(names.means_workspace, asked)),
             )
             # Whatever else is in them may be data, which no table holds (spec §17).
-            if tuple(asked) in _USUALLY_TELLING and len(keys) <= MAX_KEYS:
+            if others in _USUALLY_TELLING and len(keys) <= MAX_KEYS:
                 if len(known) >= PLANS:
                     known.clear()
                 known[keys] = telling
