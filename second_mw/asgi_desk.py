@@ -184,7 +184,7 @@ class Desk:
             # captures a second is a seventh higher without this, and under load captures are no
             # slower for it.
             await asyncio.sleep(0)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)
 
     def _watching(self) -> _Deadlines | None:
         try:

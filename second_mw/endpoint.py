@@ -584,19 +584,17 @@ def payloads_of(events: Sequence[Finished]) -> list[Payload]:
 
     PostHog has been told of nobody before the put, so each event of a new person brings one.
     """
-    payloads = [payload for event in events for payload in event.payloads]
-    if "$identify" not in [payload.event for payload in payloads]:
-        return payloads
-    once: list[Payload] = []
+    payloads: list[Payload] = []
     said: set[tuple[str, bytes]] = set()
-    for payload in payloads:
-        if payload.event == "$identify":
-            what = (payload.distinct_id, payload.properties)
-            if what in said:
-                continue
-            said.add(what)
-        once.append(payload)
-    return once
+    for event in events:
+        for payload in event.payloads:
+            if payload.event == "$identify":
+                what = (payload.distinct_id, payload.properties)
+                if what in said:
+                    continue
+                said.add(what)
+            payloads.append(payload)
+    return payloads
 
 
 def settle(events: Sequence[Finished], on_receipt: Callable[[Receipt], object] | None) -> None:

@@ -233,8 +233,8 @@ def _probe(settings: Settings) -> Iterator[Finding]:
         yield Finding("probe", "bad", f"no answer: {answer.reason}", ruling.look_at)
         return
     ruling = codec.judge(answer, batch, now)
-    verdict = ruling.verdicts.get("probe")
-    if ruling.about == "delivered" or (verdict is not None and verdict.result == "delivered"):
+    verdict = ruling.verdict_of("probe")
+    if verdict is not None and verdict.result == "delivered":
         seen = f"PostHog took the event {payload.uuid} ({answer.status})"
         yield Finding("probe", "good", seen, "find it under Activity as 'second_mw probe'")
         return

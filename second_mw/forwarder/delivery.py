@@ -177,6 +177,7 @@ class Delivery:
             ruling = self._attempt(batch, attempt, transport, left)
             if ruling.about == "delivered":
                 self._settle_delivered(batch.keys, job)
+                self._works()
                 return batch, ruling
             if ruling.about == "events":
                 batch = self._settle(batch, ruling, job)
@@ -239,7 +240,6 @@ class Delivery:
         self._refusals.succeeded()
         # Others are taken, so those that were refused alone are to blame themselves.
         self._bury_refused(job)
-        self._works()
 
     def _refuse(self, entry: Entry, ruling: Ruling, job: _Job) -> _End | None:
         """Put aside an event that was refused alone; return an end if the sender is to blame."""

@@ -57,6 +57,10 @@ class Ruling(NamedTuple):
     retry_after: float | None = None
     look_at: str = ""
 
+    def verdict_of(self, key: str) -> Verdict | None:
+        """Return what becomes of one entry, None where that is not said."""
+        return DELIVERED if self.about == "delivered" else self.verdicts.get(key)
+
 
 class _Meaning(NamedTuple):
     about: About

@@ -188,10 +188,7 @@ def asks_for_anonymity(key: str) -> bool:
 
 
 def means_workspace(key: str) -> bool:
-    """Whether a key, in any spelling, names the workspace that an event is about (spec §5)."""
-    if key == "workspace_id":
-        return True
-    # Few keys begin so, and only those are worth a normal form.
+    """Whether a key, in any spelling, names the workspace that an event is about (spec §4)."""
     if "workspace" not in key.lower() if key.isascii() else not may_say(key, "k"):
         return False
-    return normal_form(key).replace("_", "") == "workspaceid"
+    return bare_form(key) == "workspaceid"

@@ -96,7 +96,8 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     """What the keys mean that an event has, all of them declared or known to leave.
 
     With it the values of one meaning are looked at together, by functions that are not Python's:
-    a third of the cost of one after the other.
+    a third of the cost of one after the other. A Struct, as all whose attributes are asked for at
+    each event: on CPython 3.13 a NamedTuple's cost three times as much.
 
     Args:
         leaves_out: the keys that go.
