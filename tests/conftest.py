@@ -6,11 +6,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from second_mw import Analytics
 from second_mw.settings import FIELDS, OFF_SWITCHES
 from tests.hosts import Asgi, Wsgi
 from tests.stores import Kept
+
+# A busy machine draws and runs slowly: no property fails for that.
+settings.register_profile("second_mw", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("second_mw")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -251,7 +251,6 @@ def test_both_adapters_agree_on_whatever_is_sent(twin: Twin, examples: float) ->
             max_examples=count,
             derandomize=same,
             database=None,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         )
         @given(requests(), st.sampled_from((ADA, *USERS)))

@@ -51,7 +51,6 @@ WITH_A_BODY = ("capture", "identify", "putPreferences")
 QUIET = settings(
     max_examples=25,
     derandomize=True,
-    deadline=None,
     database=None,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),

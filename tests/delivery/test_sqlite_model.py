@@ -228,7 +228,6 @@ def test_a_store_does_what_the_model_does(kind: str, examples: int) -> None:
             max_examples=examples,
             stateful_step_count=30,
             derandomize=True,
-            deadline=None,
             database=None,
         ),
     )

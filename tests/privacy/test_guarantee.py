@@ -33,7 +33,6 @@ def search(examples: int) -> Any:
         max_examples=_WIDE or examples,
         derandomize=not _WIDE,
         database=None,
-        deadline=None,
         suppress_health_check=list(HealthCheck),
     )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from second_mw import AnalyticsUser, Catalogue, Refused
@@ -62,7 +62,7 @@ def result(pipeline: Pipeline, *given: Any, **more: Any) -> Any:
         return refused.code
 
 
-@settings(max_examples=600, derandomize=True, deadline=None)
+@settings(max_examples=600, derandomize=True)
 @given(
     PROPERTIES,
     st.sampled_from(sorted(CATALOGUE.events)),
@@ -80,13 +80,7 @@ def test_the_quick_way_gives_what_the_careful_one_gives(
     assert careful != "not_taken"
 
 
-@settings(
-    max_examples=300,
-    derandomize=True,
-    deadline=None,
-    # A busy machine draws slowly.
-    suppress_health_check=list(HealthCheck),
-)
+@settings(max_examples=300, derandomize=True)
 @given(st.data(), st.sampled_from(USERS), st.sampled_from(["anonymized", "identified"]))
 def test_it_does_for_the_same_keys_with_other_values(
     data: st.DataObject, user: AnalyticsUser, mode: str
