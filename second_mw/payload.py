@@ -44,8 +44,8 @@ class Payload(msgspec.Struct, frozen=True, gc=False):
 
     Args:
         event: the event's name.
-        uuid: a UUID in its 36-character form; with event, timestamp and distinct_id it is what
-            PostHog deduplicates on, so it never changes on a retry.
+        uuid: a UUID in its 36-character form, in lower case; with event, timestamp and distinct_id
+            it is what PostHog deduplicates on, so it never changes on a retry.
         distinct_id: at most 200 characters, never empty.
         timestamp: RFC 3339, UTC, milliseconds, `2026-11-24T04:03:00.123Z`.
         properties: a JSON object as encoded UTF-8 bytes.

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from operator import attrgetter
 from typing import Final, NamedTuple, Protocol
 
 from second_mw.forwarder.circuit import PROBE_AFTER, SUSPECTS_WAIT, Circuit, Refusals
@@ -22,6 +23,7 @@ from second_mw.outbox.base import Entry, Store
 
 logger: logging.Logger = logging.getLogger("second_mw")
 
+_ROUNDS: Final = attrgetter("rounds")
 #: By so much is what travels together divided with each round that failed.
 _SHARE_OF_A_ROUND: Final = 10
 #: An event that can't be written as JSON will never be; nobody has to ask PostHog.
@@ -67,12 +69,23 @@ class _Job:
     def __init__(
         self, entries: Sequence[Entry], attempts: int, now: float, taken_before: int
     ) -> None:
-        self.open = {entry.key for entry in entries}
+        self._entries = entries
+        # Nearly always what is settled is all of them, and nobody asks what is open.
+        self._settled: list[Collection[str]] = []
         self.attempts = attempts
         self.held_at = now
         self.taken_before = taken_before
         #: Refused alone, but not buried before it is clear that the sender is not to blame.
         self.refused: dict[str, str] = {}
+
+    @property
+    def open(self) -> set[str]:
+        """The keys of what is not settled."""
+        return {entry.key for entry in self._entries}.difference(*self._settled)
+
+    def settle(self, keys: Collection[str]) -> None:
+        """Count these as settled, or given back."""
+        self._settled.append(keys)
 
 
 class Delivery:
@@ -146,18 +159,18 @@ class Delivery:
                 return
         self._bury_refused(job)
 
-    def _parts(self, entries: Sequence[Entry]) -> list[list[Entry]]:
+    def _parts(self, entries: Sequence[Entry]) -> Sequence[Sequence[Entry]]:
         """Return what travels together: with each round that failed, less.
 
         An event that makes PostHog fail or hang would else take its neighbours with it, round
         after round; so it stands alone in the end, and they are delivered.
         """
-        if not sum(entry.rounds for entry in entries):
+        if not any(map(_ROUNDS, entries)):
             return _without_repeats(entries)
         by_rounds: dict[int, list[Entry]] = {}
         for entry in entries:
             by_rounds.setdefault(entry.rounds, []).append(entry)
-        parts: list[list[Entry]] = []
+        parts: list[Sequence[Entry]] = []
         for rounds in sorted(by_rounds):
             size = max(1, self._max_batch_events // _SHARE_OF_A_ROUND ** min(rounds, 5))
             for part in _without_repeats(by_rounds[rounds]):
@@ -235,7 +248,7 @@ class Delivery:
 
     def _settle_delivered(self, keys: Sequence[str], job: _Job) -> None:
         self._store.ack(keys)
-        job.open.difference_update(keys)
+        job.settle(keys)
         self._ledger.delivered(len(keys))
         self._refusals.succeeded()
         # Others are taken, so those that were refused alone are to blame themselves.
@@ -250,7 +263,7 @@ class Delivery:
             suspects = [*job.refused, entry.key]
             self._refusals.suspect(suspects)
             self._store.release(suspects, SUSPECTS_WAIT)
-            job.open.difference_update(suspects)
+            job.settle(suspects)
             look_at = "every event is refused: SECOND_POSTHOG_HOST and SECOND_POSTHOG_TOKEN"
             return self._open(Ruling("sender", "all_refused", look_at=look_at))
         job.refused[entry.key] = ruling.reason
@@ -267,7 +280,7 @@ class Delivery:
         if not reasons:
             return
         self._store.bury(reasons)
-        job.open.difference_update(reasons)
+        job.settle(reasons)
         for word, count in Counter(_word(reason) for reason in reasons.values()).items():
             self._ledger.buried(word, count)
 
@@ -301,7 +314,7 @@ class Delivery:
         back = sorted(job.open if keys is None else job.open.intersection(keys))
         if back:
             self._store.release(back, end.not_before)
-            job.open.difference_update(back)
+            job.settle(back)
 
     def _used_up(self, ruling: Ruling, others_taken: bool) -> _End:
         """End a round; if PostHog took nothing else meanwhile, it is down and left alone."""
@@ -339,16 +352,15 @@ class Delivery:
             logger.info("PostHog takes events again")
 
 
-def _without_repeats(entries: Sequence[Entry]) -> list[list[Entry]]:
+def _without_repeats(entries: Sequence[Entry]) -> Sequence[Sequence[Entry]]:
     """Return the entries in as few lists as it takes for no uuid to be twice in one of them."""
-    uuids = [entry.payload.uuid for entry in entries]
-    # Nearly always each is another and all are in lower case, which is asked of all at once.
-    if len(set(uuids)) == len(uuids) and (together := "".join(uuids)) == together.lower():
-        return [list(entries)]
+    # Nearly always each is another.
+    if len({entry.payload.uuid for entry in entries}) == len(entries):
+        return [entries]
     parts: list[list[Entry]] = []
     seen: Counter[str] = Counter()
     for entry in entries:
-        uuid = entry.payload.uuid.lower()
+        uuid = entry.payload.uuid
         if seen[uuid] == len(parts):
             parts.append([])
         parts[seen[uuid]].append(entry)

@@ -53,9 +53,11 @@ class HttpTransport:
         self._session.trust_env = False
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         # Retries are the forwarder's: urllib3 must not send a batch twice by itself.
-        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=1, max_retries=0)
-        self._session.mount("https://", adapter)
-        self._session.mount("http://", adapter)
+        self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=1, max_retries=0)
+        self._session.mount("https://", self._adapter)
+        self._session.mount("http://", self._adapter)
+        #: Path → a request without headers and body.
+        self._blank: dict[str, requests.PreparedRequest] = {}
 
     def send(self, request: Request, within: float | None = None) -> Answer | NoAnswer:
         """Send one request.
@@ -65,13 +67,7 @@ class HttpTransport:
             within: seconds that connecting and answering may take together, None for as long as
                 the timeouts say.
         """
-        # Prepared without the session, which would add its own headers and cookies.
-        prepared = requests.Request(
-            "POST",
-            self._host + request.path,
-            headers={"Accept-Encoding": "identity", **request.headers},
-            data=request.body,
-        ).prepare()
+        prepared = self._prepared(request)
         half = within / 2 if within is not None else float("inf")
         timeout = (min(self._connect_timeout, half), min(self._read_timeout, half))
         try:
@@ -89,8 +85,25 @@ class HttpTransport:
             return NoAnswer("connection_error")
         return _read(response, time.monotonic() + timeout[1])
 
+    def _prepared(self, request: Request) -> requests.PreparedRequest:
+        # Without the session, which would add its own headers and cookies; and the URL, which is
+        # the greater part of it, once.
+        blank = self._blank.get(request.path)
+        if blank is None:
+            blank = requests.Request("POST", self._host + request.path).prepare()
+            self._blank[request.path] = blank
+        prepared = blank.copy()
+        prepared.prepare_headers({"Accept-Encoding": "identity", **request.headers})
+        prepared.prepare_body(request.body, None)
+        return prepared
+
     def close(self) -> None:
         """Close the connection."""
+        # By hand: urllib3 leaves it to a finalizer, and at the interpreter's end none runs.
+        for manager in (self._adapter.poolmanager, *self._adapter.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118 - it can't be iterated over
+                if (pool := manager.pools.get(key)) is not None:
+                    pool.close()
         self._session.close()
 
 

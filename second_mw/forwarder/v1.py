@@ -82,9 +82,7 @@ class V1:
             return ruling_of_status(answer, now)
         # PostHog may write a UUID in its own way; letters' case is all that can differ.
         words = {str(uuid).lower(): _verdict(result) for uuid, result in results.items()}
-        verdicts = {
-            entry.key: words.get(entry.payload.uuid.lower(), RETRY) for entry in batch.entries
-        }
+        verdicts = {entry.key: words.get(entry.payload.uuid, RETRY) for entry in batch.entries}
         if None in verdicts.values():
             return ruling_of_status(answer, now)
         wait = retry_after(answer.headers.get("retry-after"), now)

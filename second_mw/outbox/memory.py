@@ -331,14 +331,11 @@ class MemoryStore:
     def _removed(self, keys: Iterable[str]) -> list[_Item]:
         """Take these items out, whether leased, put off or ready again."""
         take = self._items.pop
-        removed: list[_Item] = []
-        for key in keys:
-            item = take(key, None)
-            if item is not None:
-                removed.append(item)
-                if item.until is None:
-                    self._ready_count -= 1
-                item.until = _GONE
+        removed = [item for key in keys if (item := take(key, None)) is not None]
+        for item in removed:
+            if item.until is None:
+                self._ready_count -= 1
+            item.until = _GONE
         self._tidy()
         return removed
 
@@ -369,7 +366,11 @@ class MemoryStore:
 
     def _tidy(self) -> None:
         """Rebuild what is stale by more than half, from itself: that much is paid for already."""
-        if self._held_items > 2 * (len(self._items) - self._ready_count) + _SLACK:
+        held = len(self._items) - self._ready_count
+        if not held:
+            self._held.clear()
+            self._held_items = 0
+        elif self._held_items > 2 * held + _SLACK:
             groups = [
                 (until, turn, [item for item in items if item.until == until])
                 for until, turn, items in self._held

@@ -212,6 +212,15 @@ def test_events_put_just_before_the_exit_arrive(sink: Sink, start: str) -> None:
     assert len(sink.delivered) == 5
 
 
+def test_an_exit_that_still_delivers_leaves_no_connection_open(sink: Sink) -> None:
+    # Sent before, so that urllib3's finalizers are over when the exit sends the rest.
+    said = run(
+        AT_EXIT.format(timeout=20.0) + "put(5)\nforwarder.flush(20.0)\nput(5, start=5)", sink.url
+    )
+    assert said == [{"closed": [5, 0], "lost": []}]
+    assert len(sink.delivered) == 10
+
+
 @pytest.mark.parametrize("start", ["put(5)", "store.put(payloads(5))"], ids=["running", "never"])
 def test_an_exit_before_a_posthog_that_never_answers_ends_and_says_what_is_lost(
     start: str,
