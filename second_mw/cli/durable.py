@@ -6,10 +6,12 @@ import argparse
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from second_mw.cli import usage
 from second_mw.cli.usage import WrongUsage
+from second_mw.database import file_of
 from second_mw.outbox.base import Store
 from second_mw.outbox.outbox import open_store
 from second_mw.settings import Settings
@@ -79,9 +81,11 @@ def opened(settings: Settings) -> Iterator[Store]:
     """Open the outbox for as long as the block lasts.
 
     Raises:
-        NothingToLookInto: it is `memory://`, which lives in its own process only.
+        NothingToLookInto: it is `memory://`, which lives in its own process only, or a file that
+            is not there.
         ConfigurationError: it can't be opened.
     """
+    _look_for(settings.outbox)
     store = open_store(settings.outbox, _VARIABLE)
     try:
         if not store.durable:
@@ -92,3 +96,17 @@ def opened(settings: Settings) -> Iterator[Store]:
         yield store
     finally:
         store.close()
+
+
+def _look_for(outbox: object) -> None:
+    """Raise NothingToLookInto for a file that is not there.
+
+    Opening would make one, and "0 events erased" would be said of a path that is misspelled.
+    """
+    if isinstance(outbox, str) and outbox.startswith("sqlite:"):
+        path, _ = file_of(outbox.partition("?")[0], _VARIABLE, ())
+        if not Path(path).exists():
+            raise NothingToLookInto(
+                f"there is no outbox at {Path(path).absolute()}; an app makes its own when it "
+                f"starts: look at --outbox or {_VARIABLE}"
+            )

@@ -32,9 +32,10 @@ def run(given: argparse.Namespace) -> int:
     """Erase, and say what was erased."""
     person = durable.person(given)
     settings = durable.settings_of(given)
-    chosen = _forget(settings, person.user_id) if person.user_id is not None else False
+    chosen = False
     with durable.opened(settings) as store:
         if person.user_id is not None:
+            chosen = _forget(settings, person.user_id)
             store.key_of_user = partial(user_key, settings.server_key)
         events = store.erase(person.distinct_ids)
     said = elsewhere(settings, person)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,6 +123,26 @@ def test_a_memory_outbox_can_not_be_looked_into(
     assert "lives in its own process only" in printed
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("outbox", "stats"),
+        ("outbox", "purge", "waiting", "--yes"),
+        ("export", "--user", "u_1"),
+        ("erase", "--user", "u_1"),
+    ],
+)
+def test_a_file_that_is_not_there_is_said_and_not_made(
+    command: tuple[str, ...], said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECOND_POSTHOG_TOKEN", TOKEN)
+    missing = tmp_path / "misspelled.db"
+    code, printed = said(*command, "--outbox", f"sqlite:///{missing}?max=5")
+    assert code == 2
+    assert f"there is no outbox at {missing}" in printed
+    assert not missing.exists()
+
+
 @pytest.mark.parametrize("command", ["export", "erase"])
 def test_a_person_has_to_be_named(command: str, url: str, said: Said) -> None:
     code, printed = said(command)
@@ -171,7 +192,7 @@ def test_erase_takes_choice_and_events_and_says_what_posthog_keeps(
 
 
 def test_without_the_apps_secret_a_users_choice_can_not_be_found(
-    url: str, said: Said, monkeypatch: pytest.MonkeyPatch
+    store: Store, said: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SECOND_POSTHOG_TOKEN")
     code, printed = said("erase", "--user", ADA.id)
