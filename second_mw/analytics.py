@@ -416,6 +416,9 @@ class Analytics:
         Args:
             timeout: seconds after which it returns in any case; `shutdown_timeout` if left out.
         """
+        if self._soon is not None:
+            # It would open again what is closed here.
+            self._soon.cancel()
         try:
             return self._flush_at_last(timeout)
         except OutboxUnavailable as error:

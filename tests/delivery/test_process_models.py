@@ -503,6 +503,17 @@ def test_only_a_wrapped_host_with_a_durable_outbox_looks_for_a_predecessors_even
         analytics.close(timeout=1.0)
 
 
+def test_a_host_that_was_closed_looks_for_nothing_any_more(tmp_path: Path, sink: Sink) -> None:
+    before = set(threading.enumerate())
+    durable = f"sqlite:///{tmp_path / 'outbox.db'}"
+    analytics = Analytics(token="phc_test", host=sink.url, outbox=durable)
+    analytics.wsgi(wsgi_host)
+    (looking,) = {*threading.enumerate()} - before
+    analytics.close(timeout=1.0)
+    looking.join()
+    assert {*threading.enumerate()} - before == set()
+
+
 def test_forwarding_off_before_a_memory_outbox_is_a_mistake_that_is_explained() -> None:
     from second_mw import ConfigurationError
 
