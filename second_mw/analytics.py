@@ -416,9 +416,10 @@ class Analytics:
         Args:
             timeout: seconds after which it returns in any case; `shutdown_timeout` if left out.
         """
-        if self._soon is not None:
-            # It would open again what is closed here.
-            self._soon.cancel()
+        # It would open again what is closed here.
+        looking, self._soon = self._soon, None
+        if looking is not None:
+            looking.cancel()
         try:
             return self._flush_at_last(timeout)
         except OutboxUnavailable as error:
