@@ -8,9 +8,11 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import requests
+from requests.adapters import HTTPAdapter
 
 from second_mw.forwarder import transport as module
 from second_mw.forwarder.exchange import Answer, NoAnswer, Request
@@ -78,6 +80,21 @@ def test_cookies_are_never_sent_back(sink: Sink, to: To) -> None:
     assert not transport._session.cookies
 
 
+def test_what_an_instrumentation_adds_to_a_hosts_sessions_is_not_added(
+    sink: Sink, to: To, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = requests.Session.send
+
+    def traced(session: requests.Session, request: Any, **given: Any) -> requests.Response:
+        request.headers["traceparent"] = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        return send(session, request, **given)
+
+    monkeypatch.setattr(requests.Session, "send", traced)
+    requests.post(f"{sink.url}/batch/", data=b"{}", timeout=5)
+    to(sink.url).send(POST)
+    assert ["traceparent" in request.headers for request in sink.requests] == [True, False]
+
+
 def test_a_netrc_is_not_read(
     sink: Sink, to: To, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -142,7 +159,7 @@ def test_a_body_that_stops_short_is_noticed_where_urllib3_does_not(
     response.status_code = 200
     response.headers["Content-Length"] = "100"
     response.raw = Raw()
-    monkeypatch.setattr(requests.Session, "send", lambda *_, **__: response)
+    monkeypatch.setattr(HTTPAdapter, "send", lambda *_, **__: response)
     assert to("http://127.0.0.1:1").send(POST) == NoAnswer("connection_error")
 
 
