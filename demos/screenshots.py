@@ -18,7 +18,7 @@ from typing import Final, Literal
 
 from selenium import webdriver
 
-from demos.walk import Walk, running
+from demos.walk import Errors, Walk, running
 
 PICTURES: Final = Path(__file__).parent / "pictures"
 CHROMIUM: Final = Path("/usr/bin/chromium")
@@ -44,6 +44,7 @@ def chromium() -> Iterator[webdriver.Chrome]:
         for flag in (*FLAGS, f"--user-data-dir={profile}"):
             options.add_argument(flag)
         driver = webdriver.Chrome(options, webdriver.ChromeService(str(CHROMEDRIVER)))
+        driver.error_handler = Errors()
         try:
             yield driver
         finally:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from selenium.common.exceptions import (
     ElementClickInterceptedException,
@@ -21,9 +21,11 @@ from selenium.common.exceptions import (
     NoSuchElementException,
     NoSuchShadowRootException,
     StaleElementReferenceException,
+    WebDriverException,
 )
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.errorhandler import ErrorHandler
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
@@ -40,6 +42,19 @@ PASSING = (
     NoSuchShadowRootException,
     StaleElementReferenceException,
 )
+
+
+class Errors(ErrorHandler):
+    """Chromedriver's errors, and one that it has no name for: a page that went during a look."""
+
+    def check_response(self, response: dict[str, Any]) -> None:
+        """Raise what went wrong, if anything has."""
+        try:
+            super().check_response(response)
+        except WebDriverException as error:
+            if "does not belong to the document" in (error.msg or ""):
+                raise StaleElementReferenceException(error.msg) from error
+            raise
 
 
 @dataclass(frozen=True)

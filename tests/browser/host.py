@@ -25,6 +25,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+from demos.walk import Errors
 from tests.browser.minify import served
 
 PREFIX = "/api/analytics"
@@ -350,6 +351,7 @@ def a_chromium(profile: Path) -> Iterator[webdriver.Chrome]:
         options.add_argument(f"--{flag}")
     options.add_argument(f"--user-data-dir={profile}")
     started = webdriver.Chrome(options=options, service=Service(driver))
+    started.error_handler = Errors()
     try:
         started.set_script_timeout(PATIENCE)
         yield started

@@ -19,10 +19,11 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 
 from demos import screenshots
 from demos.product.sample import PEOPLE, WORKSPACES
-from demos.walk import Walk, running
+from demos.walk import Errors, Walk, running
 from second_mw.privacy.catalogue import COMMON, Catalogue
 from second_mw.version import VERSION
 from tests.browser.demo import BUILD_SECONDS, HOSTS, PATIENCE, demo
@@ -283,6 +284,22 @@ def test_no_page_breaks_its_own_policy(walked: Walked) -> None:
 
 def test_no_page_breaks_its_own_policy_when_a_name_is_sent(walked_named: Walked) -> None:
     assert violations(walked_named) == []
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("Node with given id does not belong to the document", StaleElementReferenceException),
+        ("tab crashed", WebDriverException),
+    ],
+)
+def test_a_page_that_goes_during_a_look_is_looked_at_again_and_a_crash_is_not(
+    message: str, kind: type[WebDriverException]
+) -> None:
+    said = json.dumps({"value": {"error": "unknown error", "message": message, "stacktrace": ""}})
+    with pytest.raises(WebDriverException, match=message) as raised:
+        Errors().check_response({"status": 500, "value": said})
+    assert type(raised.value) is kind
 
 
 def test_on_a_phone_the_open_section_of_the_settings_is_in_sight(
