@@ -417,9 +417,7 @@ class Analytics:
             timeout: seconds after which it returns in any case; `shutdown_timeout` if left out.
         """
         # It would open again what is closed here.
-        looking, self._soon = self._soon, None
-        if looking is not None:
-            looking.cancel()
+        self._look_no_more()
         try:
             return self._flush_at_last(timeout)
         except OutboxUnavailable as error:
@@ -544,12 +542,18 @@ class Analytics:
         if self._wrapped and self._soon is None and self._delivers_for_others:
             self._soon = process.soon(LOOK_AFTER, self.startup)
 
+    def _look_no_more(self) -> Timer | None:
+        """Give up looking; return what would have looked, which may be just about to."""
+        # Let go of first: a signal handler may come here, too, before the other has cancelled it.
+        looking, self._soon = self._soon, None
+        if looking is not None:
+            looking.cancel()
+        return looking
+
     def before_fork(self) -> None:
         """Leave looking to the children: a process that wraps and then forks is no server."""
-        if self._soon is not None:
-            self._soon.cancel()
-            self._soon.join()
-            self._soon = None
+        if (looking := self._look_no_more()) is not None:
+            looking.join()
 
     def after_fork(self) -> None:
         """Become a forked child's own."""

@@ -98,12 +98,12 @@ def opened(settings: Settings) -> Iterator[Store]:
         store.close()
 
 
-def _look_for(outbox: object) -> None:
+def _look_for(outbox: str) -> None:
     """Raise NothingToLookInto for a file that is not there.
 
     Opening would make one, and "0 events erased" would be said of a path that is misspelled.
     """
-    if isinstance(outbox, str) and outbox.startswith("sqlite:"):
+    if outbox.startswith("sqlite:"):
         path, _ = file_of(outbox.partition("?")[0], _VARIABLE, ())
         if not Path(path).exists():
             raise NothingToLookInto(

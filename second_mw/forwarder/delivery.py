@@ -11,7 +11,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from operator import attrgetter
 from typing import Final, NamedTuple, Protocol
 
 from second_mw.forwarder.circuit import PROBE_AFTER, SUSPECTS_WAIT, Circuit, Refusals
@@ -23,7 +22,6 @@ from second_mw.outbox.base import Entry, Store
 
 logger: logging.Logger = logging.getLogger("second_mw")
 
-_ROUNDS: Final = attrgetter("rounds")
 #: By so much is what travels together divided with each round that failed.
 _SHARE_OF_A_ROUND: Final = 10
 #: An event that can't be written as JSON will never be; nobody has to ask PostHog.
@@ -165,7 +163,7 @@ class Delivery:
         An event that makes PostHog fail or hang would else take its neighbours with it, round
         after round; so it stands alone in the end, and they are delivered.
         """
-        if not any(map(_ROUNDS, entries)):
+        if not any(entry.rounds for entry in entries):
             return _without_repeats(entries)
         by_rounds: dict[int, list[Entry]] = {}
         for entry in entries:

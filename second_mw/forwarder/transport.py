@@ -95,8 +95,7 @@ class HttpTransport:
         # By hand: urllib3 leaves it to a finalizer, and at the interpreter's end none runs.
         for manager in (self._adapter.poolmanager, *self._adapter.proxy_manager.values()):
             for key in manager.pools.keys():  # noqa: SIM118 - it can't be iterated over
-                if (pool := manager.pools.get(key)) is not None:
-                    pool.close()
+                manager.pools[key].close()
         self._session.close()
 
 
